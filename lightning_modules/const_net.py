@@ -61,6 +61,9 @@ class ConstNet(ImageClassifier):
         init: ``zero`` or ``he``.
         scheme: another initialisation in place of ``init``, see `initialize`.
         norm: ``batch`` for BatchNorm2d, ``scalar`` for trainable scalars and no normalisation.
+        final_relu: whether the ReLU before the mean is there. With init="zero" most of its inputs are exactly 0 at
+            first, so that initial noise of any size chooses which of them pass a gradient, and a network without it is
+            the one whose escape tells how large the noise was.
         noise_scale: size of the noise on every convolution weight, relative to He initialisation.
         noise_mode: ``additive`` or ``interpolate``, see `add_noise_`.
         dropout: rate of the regulariser on every branch, in [0, 1].
@@ -81,6 +84,7 @@ class ConstNet(ImageClassifier):
         init: Init = "zero",
         scheme: Scheme = "default",
         norm: Norm = "batch",
+        final_relu: bool = True,
         noise_scale: float = 0.0,
         noise_mode: NoiseMode = "additive",
         dropout: float = 0.0,
@@ -105,6 +109,7 @@ class ConstNet(ImageClassifier):
                 stride = 2 if first and group > 0 else 1
                 blocks.append(ConstBlock(narrow if first else wide, wide, stride, norm, regular))
         self.blocks = nn.Sequential(*blocks)
+        self.final_relu = final_relu
         self.head = nn.Linear(widths[-1], num_classes)
         self._initialize(init, scheme, noise_scale, noise_mode)
         self.freeze_layers(frozen_layers)
@@ -112,8 +117,9 @@ class ConstNet(ImageClassifier):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
         features = self.blocks(self.stem_dropout(self.stem(images)))
+        features = torch.relu(features) if self.final_relu else features
         # A plain mean: the backward of an adaptive pool is not deterministic on CUDA.
-        return self.head(torch.relu(features).mean(dim=(2, 3)))
+        return self.head(features.mean(dim=(2, 3)))
 
     def _initialize(self, init: Init, scheme: Scheme, noise_scale: float, noise_mode: NoiseMode) -> None:
         nn.init.zeros_(self.head.weight)

@@ -119,6 +119,26 @@ def test_signals_pass_each_group_unchanged(norm):
         assert all(channel.equal(first[:, 0]) for channel in first.unbind(1))
 
 
+@pytest.mark.parametrize("final_relu", [True, False])
+def test_without_the_final_relu_tiny_noise_stays_tiny(final_relu):
+    """Where features are exactly 0 the ReLU lets noise of any size choose which channels get a gradient."""
+    network = ConstNet(depth=10, widen_factor=1, in_channels=1, final_relu=final_relu, noise_scale=1e-7).double()
+    optimiser, gradients = torch.optim.SGD(network.parameters(), lr=0.1), []
+
+    def keep_gradient(block, args, output):
+        output.register_hook(gradients.append)
+
+    blocks(network)[-1].register_forward_hook(keep_gradient)
+    images, labels = torch.randn(20, 1, 8, 8, dtype=torch.float64), torch.arange(20) % 10
+    for _ in range(2):
+        optimiser.zero_grad()
+        network.loss(network(images), labels).backward()
+        optimiser.step()
+    spread = (gradients[1] - gradients[1].mean(1, keepdim=True)).norm() / gradients[1].norm()
+    assert (spread > 0.1) == final_relu
+    assert (spread < 1e-6) != final_relu
+
+
 def test_dropout_is_on_branches_and_only_on_request_after_the_stem():
     network = ConstNet(7, 1, dropout=0.5)
     images = torch.rand(4, 3, 8, 8)

@@ -49,7 +49,9 @@ def starts(path):
 
 def in_background(path, *, workers=1, storage=None):
     program = (
-        "import sys; from pathlib import Path; from sweeps.local import sweep\n"
+        "import signal, sys; from pathlib import Path; from sweeps.local import sweep\n"
+        # A shell ignores SIGINT on behalf of what it runs in the background, this test included.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.exit(sweep(Path({str(path)!r}), workers={workers}, gpus_per_run=0, storage={storage!r}, "
         f"output=Path({str(path.parent / 'runs')!r})))"
     )
