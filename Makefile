@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test bench lint format clean
 
 help:
 	@echo "make demo    the symmetry-breaking experiment on real images, five arms, about a minute"
 	@echo "make test    ruff, pyright and pytest"
+	@echo "make bench   speed and memory against a bare loop, published scripts and wandb.watch; about 25 minutes"
 	@echo "make lint    ruff and pyright alone"
 	@echo "make format  ruff's formatter and its safe fixes"
 
@@ -26,6 +27,11 @@ demo: $(READY)
 # One thread a worker: with more, every kernel waits for a core that another test holds.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+# Ratios of contenders that take turns; the table lies beside the JSON. RESULTS chooses another place.
+RESULTS ?= sweeps/results/benchmarks_cpu.json
+bench: $(READY)
+	$(BIN)/python -m pytest tests/benchmarks/bench_*.py -p no:cacheprovider --benchmark-json=$(RESULTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -14,6 +14,29 @@ from datamodules.sources import Source
 Batch = tuple[Tensor, Tensor]
 
 
+def prepared_ahead(chunks: Iterator[Batch]) -> Iterator[Batch]:
+    """Prepare on a GPU the next chunk in a stream of its own while the device works with the current one."""
+    if not torch.cuda.is_available():
+        yield from chunks
+        return
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())  # for the images, which were brought there
+
+    def prepare() -> Batch | None:
+        with torch.cuda.stream(stream):
+            return next(chunks, None)
+
+    following = prepare()
+    while following is not None:
+        chunk = following
+        torch.cuda.current_stream().wait_stream(stream)
+        for tensor in chunk:
+            if tensor.is_cuda:
+                tensor.record_stream(torch.cuda.current_stream())
+        following = prepare()
+        yield chunk
+
+
 class TrainingLoader:
     """Augmented training batches `(images, labels)`: float32 (B, C, H, W) and int64 (B,), or (B, classes) with mixup.
 
@@ -59,11 +82,14 @@ class TrainingLoader:
         chunk_size = self.source.batches_per_chunk(self.sampler.batch_size)
         # Chunks lie on the same grid after a resume: a batch keeps its place in memory, and kernels their reductions.
         first = start // chunk_size * chunk_size
-        for batch in islice(self._batches(epoch, first, chunk_size), start - first, None):
+        size = self.sampler.batch_size
+        chunks = prepared_ahead(self._chunks(epoch, first, chunk_size))
+        batches = (batch for chunk in chunks for batch in zip(*(each.split(size) for each in chunk), strict=True))
+        for batch in islice(batches, start - first, None):
             self._position += 1
             yield batch
 
-    def _batches(self, epoch: int, first: int, chunk_size: int) -> Iterator[Batch]:
+    def _chunks(self, epoch: int, first: int, chunk_size: int) -> Iterator[Batch]:
         order, device = self.sampler, self.source.index_device
         draws = self.augmentation.draw(len(self.source.labels), self.image_size, order.indices, order.seed, epoch)
         draws = {name: draw.to(device) for name, draw in draws.items()}
@@ -71,10 +97,7 @@ class TrainingLoader:
         partners = [draws["partner"][rows] for rows in chunks] if "partner" in draws else None
         requests = chunks if partners is None else [torch.cat(pair) for pair in zip(chunks, partners, strict=True)]
         for rows, (pixels, labels) in zip(requests, self.source.stream(requests, epoch), strict=True):
-            images, labels = self._prepare(
-                pixels, labels, {name: draw.index_select(0, rows) for name, draw in draws.items()}
-            )
-            yield from zip(images.split(order.batch_size), labels.split(order.batch_size), strict=True)
+            yield self._prepare(pixels, labels, {name: draw.index_select(0, rows) for name, draw in draws.items()})
 
     def _prepare(self, pixels: Tensor, labels: Tensor, draws: Draws) -> Batch:
         draws = {name: draw.to(pixels.device, non_blocking=True) for name, draw in draws.items()}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 2**20  # large enough to make the overhead of calls small, small enough for the cache
+CHUNK_ELEMENTS = 2**19  # large enough to make the overhead of calls small, small enough for the cache
 DEVICE_CHUNKS = 4  # an accelerator takes few, large kernels
 
 

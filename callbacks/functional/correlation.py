@@ -13,7 +13,7 @@ def mean_pairwise_correlation(rows: Tensor) -> Tensor:
     counts as correlation 1 with every other row, and a single row, which has no pair, as 1.
 
     Args:
-        rows: (n, d), any floating-point dtype.
+        rows: (n, ...), any floating-point dtype.
 
     Returns:
         0-dim tensor in [-1, 1].
@@ -22,10 +22,10 @@ def mean_pairwise_correlation(rows: Tensor) -> Tensor:
         Y. Blumenfeld, D. Gilboa and D. Soudry, "Beyond signal propagation", ICML 2020, whose code averages the
         matrix of all pairs over a sample of the rows.
     """
-    total = torch.zeros(rows.shape[1], dtype=wide(rows.device), device=rows.device)
+    total = torch.zeros(rows[0].numel(), dtype=wide(rows.device), device=rows.device)
     varying = total.new_zeros(())
     for part in chunks(rows.detach()):
-        unit, varies = _unit_rows(part)
+        unit, varies = _unit_rows(part.reshape(len(part), -1))
         total = total + unit.sum(0, dtype=total.dtype)
         varying = varying + varies.sum()
     return mean_from_unit_sum(total.square().sum(), varying, len(rows))
@@ -40,7 +40,7 @@ def forward_correlation(weight: Tensor) -> Tensor:
     Returns:
         0-dim tensor in [-1, 1].
     """
-    return mean_pairwise_correlation(weight.flatten(1))
+    return mean_pairwise_correlation(weight)
 
 
 def backward_correlation(weight: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def backward_correlation(weight: Tensor) -> Tensor:
     Returns:
         0-dim tensor in [-1, 1].
     """
-    return mean_pairwise_correlation(weight.transpose(0, 1).flatten(1))
+    return mean_pairwise_correlation(weight.transpose(0, 1))
 
 
 def kernel_correlation(weight: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def kernel_correlation(weight: Tensor) -> Tensor:
     Returns:
         0-dim tensor in [-1, 1].
     """
-    return mean_pairwise_correlation(weight.reshape(weight.shape[0] * weight.shape[1], -1))
+    return mean_pairwise_correlation(weight.flatten(0, 1))
 
 
 def cross_layer_correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from callbacks.functional._numerics import at_least_single, chunks, power_of_two_scale, wide
+from callbacks.functional._numerics import at_least_single, chunks, is_true, power_of_two_scale, wide
+
+SAFE = (1e-12, 1e30)  # sums of squares in float32 for which no term that matters leaves the range of its numbers
 
 
 class Growth(NamedTuple):
@@ -36,18 +38,30 @@ def asymmetry(x: Tensor, dim: int = 0) -> Tensor:
 
 def scaled_sums(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """The two sums that :func:`asymmetry` is made of, sum_c ||s (x_c - mean_c x)||^2 and ||s x||^2, and the scale s."""
-    x = x.detach()
-    scale, dtype = power_of_two_scale(x), wide(x.device)
-    first = at_least_single(x.narrow(dim, 0, 1)) * scale
-    shift = torch.zeros_like(first, dtype=dtype)
-    square, spread = shift.new_zeros(()), shift.new_zeros(())
+    x, one = x.detach(), torch.ones((), dtype=wide(x.device), device=x.device)
+    spread, square = _sums(x, dim, None) if x.device.type == "cpu" else (one, one.new_zeros(()))
+    safe = is_true((square > SAFE[0]) & (square < SAFE[1]))
+    if safe or (is_true(square == 0) and is_true(~x.any())):  # a CPU looks for a scale where it has to alone
+        return spread, square, one
+    scale = power_of_two_scale(x)
+    return *_sums(x, dim, scale), scale.to(one.dtype)
+
+
+def _sums(x: Tensor, dim: int, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    first = at_least_single(x.narrow(dim, 0, 1)).clone()
+    first = first if scale is None else first.mul_(scale)
+    shift = torch.zeros_like(first, dtype=wide(x.device))
+    square, spread, buffer = shift.new_zeros(()), shift.new_zeros(()), None
     for part in chunks(x, dim):
-        scaled = at_least_single(part) * scale
-        square = square + torch.linalg.vector_norm(scaled).to(dtype).square()
-        scaled -= first
-        spread = spread + torch.linalg.vector_norm(scaled).to(dtype).square()
-        shift = shift + scaled.sum(dim, keepdim=True)
-    return (spread - shift.square().sum() / x.shape[dim]).clamp(min=0), square, scale.to(dtype)
+        buffer = torch.empty_like(part, dtype=first.dtype) if buffer is None else buffer
+        values = buffer.narrow(dim, 0, part.shape[dim]).copy_(part)
+        if scale is not None:
+            values *= scale
+        square = square + torch.linalg.vector_norm(values).to(shift.dtype).square()
+        values -= first
+        spread = spread + torch.linalg.vector_norm(values).to(shift.dtype).square()
+        shift = shift + values.sum(dim, keepdim=True)
+    return (spread - shift.square().sum() / x.shape[dim]).clamp(min=0), square
 
 
 def growth(steps: Sequence[float], values: Sequence[float], low: float = 1e-6, high: float = 1e-2) -> Growth | None:

@@ -1,4 +1,4 @@
-"""Forward, backward and kernel correlation of one weight together, at the price of two passes over it."""
+"""Forward, backward and kernel correlation of one weight together, at the price of few passes over it."""
 
 from collections.abc import Iterable
 from functools import partial, reduce
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from callbacks.functional._numerics import at_least_single, chunks, is_true, power_of_two_scale, wide
-from callbacks.functional.correlation import forward_correlation, mean_from_unit_sum, mean_pairwise_correlation
+from callbacks.functional.correlation import backward_correlation, forward_correlation, mean_from_unit_sum
 
+SAFE = (1e-24, 1e24)  # sums of squares of a kernel between which no product leaves the range of float32
 NEARLY_CONSTANT = 1e-3  # spread of a kernel relative to its sum of squares, below which it is shifted first
 
 
@@ -22,11 +23,12 @@ class WeightCorrelations(NamedTuple):
 
 
 def weight_correlations(weight: Tensor) -> WeightCorrelations:
-    """Forward, backward and kernel correlation of one weight from two shared passes over it.
+    """Forward, backward and kernel correlation of one weight from shared passes over it.
 
-    The first pass sums every kernel once: filters, inputs and kernels get their means and norms from those sums, each
-    taken relative to a number of its own row, so that nearly constant rows lose no digits and constant ones give an
-    exact 0. The second pass adds up the unit columns. Memory beyond the weight: a few chunks and O(C_in).
+    Every kernel is summed once: filters, inputs and kernels get their means and norms from those sums. Where no kernel
+    is nearly constant, as a CPU can see, the sums of the unit rows are products with the weight as it is. Otherwise
+    all is taken relative to a number of each row, so that nearly constant rows lose no digits and constant ones give an
+    exact 0. Memory beyond the weight: a few chunks and O(C_in).
 
     Kernels whose entries differ by less than 1e-19 of their filter's largest entry count as constant here.
 
@@ -38,10 +40,59 @@ def weight_correlations(weight: Tensor) -> WeightCorrelations:
     """
     if weight[0, 0].numel() == 1:
         forward = forward_correlation(weight)
-        backward = mean_pairwise_correlation(weight.flatten(1).T)
+        backward = backward_correlation(weight)
         return WeightCorrelations(forward, backward, torch.ones_like(forward))
     w = weight.detach().flatten(2)
+    return _from_products(w) or _from_differences(w)
+
+
+def _from_products(w: Tensor) -> WeightCorrelations | None:
+    """The correlations of kernels (C_out, C_in, K), if none of them is nearly constant or of extreme size."""
+    if w.device.type != "cpu" or w.dtype not in (torch.float32, torch.float64):
+        return None
+    (filters, inputs, taps), ones = w.shape, w.new_ones(w.shape[2])
+    kernel_sum, filter_sum = (torch.zeros(size, dtype=torch.float64) for size in (taps, (inputs, taps)))
+    means, squares = torch.zeros(2, inputs, dtype=torch.float64)
+    parts, buffer = list(chunks(w)), None
+    for part in parts:
+        rows = part.flatten(0, 1)
+        buffer = torch.empty_like(part) if buffer is None else buffer
+        values = buffer[: len(part)].copy_(part)
+        square = (values.mul_(values).flatten(0, 1) @ ones).view(part.shape[:2])
+        mean = (rows @ (ones / taps)).view(part.shape[:2])
+        spread = torch.addcmul(square, mean, mean, value=-taps)
+        (low, high), rest = square.aminmax(), spread.sub(square, alpha=NEARLY_CONSTANT).amin()
+        if not is_true((low > SAFE[0]) & (high < SAFE[1]) & (rest >= 0)):
+            return None
+        inverse = spread.rsqrt()
+        shift = (inverse * mean).sum(1, keepdim=True)
+        kernel_sum += (torch.matmul(inverse[:, None], part).squeeze(1) - shift).sum(0, dtype=torch.float64)
+        center = mean.mean(1, keepdim=True)
+        by_filter = (spread.sum(1) + (mean - center).square().sum(1) * taps).rsqrt()
+        filter_sum += (by_filter @ part.flatten(1)).view(inputs, taps) - by_filter @ center
+        means += mean.sum(0)
+        squares += square.sum(0)
+    means /= filters
+    inverse = (squares - means.square() * (filters * taps)).rsqrt().to(w.dtype)
+    offset = inverse.double() @ means
+    columns = torch.stack([(torch.matmul(inverse, part).double() - offset).square().sum() for part in parts]).sum()
+    return WeightCorrelations(
+        *(
+            mean_from_unit_sum(square, square.new_tensor(count), count)
+            for square, count in (
+                (filter_sum.square().sum(), filters),
+                (columns, inputs),
+                (kernel_sum.square().sum(), filters * inputs),
+            )
+        )
+    )
+
+
+def _from_differences(w: Tensor) -> WeightCorrelations:
+    """The correlations of any kernels (C_out, C_in, K)."""
     filters, inputs, taps = w.shape
+    if is_true(~w.any()):  # as branches are where training begins
+        return WeightCorrelations(*torch.ones(3, dtype=wide(w.device)))
     scales, base = power_of_two_scale(w.flatten(1), dim=1), w[0, :, 0]
     unit = scales.amin().to(wide(w.device))
     parts = list(chunks(w))

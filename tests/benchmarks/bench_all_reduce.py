@@ -1,77 +1,49 @@
-"""What summing in rank order costs: the default reduction against ordered_all_reduce, in every bucket size.
+"""What summing in rank order costs against the default reduction: gloo, or NCCL where there are enough GPUs."""
 
-Run it on a quiet machine, from the project's root: python -m tests.benchmarks.bench_all_reduce [--backend nccl]
-"""
-
-from __future__ import annotations
-
-import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
 
+import pytest
 import torch
 import torch.distributed as dist
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
 
-from callbacks import environment
 from callbacks.all_reduce import ordered_mean
 from sweeps.audit.processes import run_ranks
 
 MIB = 2**20
+BUCKET_MIB = 25
+"""DDP's default size of a bucket."""
 
 
-def default_mean(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+def default_mean(tensor):
     """What DDP does without a hook."""
-    mean = tensor / dist.get_world_size(group)
-    dist.all_reduce(mean, group=group)
+    mean = tensor / dist.get_world_size()
+    dist.all_reduce(mean)
     return mean
 
 
-def in_order(tensor: Tensor) -> Tensor:
+def in_order(tensor):
     return ordered_mean(tensor).wait()
 
 
-def median_ms(reduce: Callable[[Tensor], Tensor], tensor: Tensor, repeats: int) -> float:
-    """Median duration on this rank; all ranks start together, and the device's queue is empty at both ends."""
-    durations = []
-    for turn in range(repeats + 3):
-        dist.barrier()
-        if tensor.is_cuda:
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        reduce(tensor)
-        if tensor.is_cuda:
-            torch.cuda.synchronize()
-        if turn >= 3:
-            durations.append(1000 * (time.perf_counter() - started))
-    return statistics.median(durations)
+def measure(repeats):
+    """Median seconds of the default and the ordered reduction, which take turns; all ranks start together."""
+    tensor = torch.randn(BUCKET_MIB * MIB // 4, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    seconds = {default_mean: [], in_order: []}
+    for _ in range(repeats):
+        for reduce, values in seconds.items():
+            dist.barrier()
+            begun = time.perf_counter()
+            reduce(tensor)
+            if tensor.is_cuda:
+                torch.cuda.synchronize()
+            values.append(time.perf_counter() - begun)
+    return [statistics.median(values[2:]) for values in seconds.values()]
 
 
-def measure(bucket_mib: Sequence[float], repeats: int) -> list[tuple[float, float]]:
-    """Default and ordered milliseconds by bucket size."""
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    tensors = [torch.randn(int(mib * MIB / 4), device=device) for mib in bucket_mib]
-    return [(median_ms(default_mean, tensor, repeats), median_ms(in_order, tensor, repeats)) for tensor in tensors]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backend", choices=["gloo", "nccl"], default="gloo")
-    parser.add_argument("--world-sizes", type=int, nargs="+", default=[2, 3, 4])
-    parser.add_argument("--bucket-mib", type=float, nargs="+", default=[0.25, 1, 25])
-    parser.add_argument("--repeats", type=int, default=20)
-    options = parser.parse_args()
-    table = Table("ranks", "bucket, MiB", "default, ms", "ordered, ms", "ratio", title=f"{options.backend}, float32")
-    for world_size in options.world_sizes:
-        found = run_ranks(measure, world_size, options.bucket_mib, options.repeats, backend=options.backend)[0]
-        for mib, (default, ordered) in zip(options.bucket_mib, found, strict=True):
-            table.add_row(str(world_size), f"{mib:g}", f"{default:.2f}", f"{ordered:.2f}", f"{ordered / default:.2f}")
-    facts = environment()
-    Console().print(table, f"{facts['device']}, torch {facts['torch']}, median of {options.repeats}")
-
-
-if __name__ == "__main__":
-    main()
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_ordered_all_reduce(benchmark, record, ranks):
+    backend = "nccl" if torch.cuda.device_count() >= ranks else "gloo"
+    found = benchmark.pedantic(run_ranks, args=(measure, ranks, 20), kwargs={"backend": backend}, rounds=1)
+    default, ordered = found[0]
+    record(f"ordered / default reduction of {BUCKET_MIB} MiB, {backend}, {ranks} ranks", ordered / default)

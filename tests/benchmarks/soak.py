@@ -1,6 +1,6 @@
 """Soak: 200 one-step runs over 2 workers while a random one of them is killed every few seconds.
 
-    python tests/benchmarks/bench_soak.py --points 200 --every 4
+    python tests/benchmarks/soak.py --points 200 --every 4
 
 Ends with an error unless every point finished exactly once, none lost and none repeated.
 """

@@ -1,6 +1,6 @@
 """What each initialisation does at depth 500 without normalisation, on scikit-learn's digits, as JSON.
 
-    python tests/benchmarks/bench_depth.py --output depth.json
+    python tests/benchmarks/depth.py --output depth.json
 
 For each scheme: the mean square of the features after the last block over that after the first (at initialisation),
 the loss at every step, the step at which it stopped being finite (null: never), the test accuracy, seconds per step.

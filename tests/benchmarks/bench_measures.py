@@ -1,0 +1,101 @@
+"""The measures against the published procedure, and the memory that they take."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from callbacks import FeatureDiversity, SymmetryBreaking, functional
+from callbacks.layers import weight_layers
+from lightning_modules import ConstNet
+from tests.benchmarks import sampled_reference
+
+REPEATS = 30
+CORRELATIONS = ("forward_correlation", "backward_correlation", "kernel_correlation")
+
+
+def weights(device, init: Any = "he", **arguments):
+    network = ConstNet(init=init, **arguments).to(device)
+    return {layer.name: layer.weight().detach() for layer in weight_layers(network)}
+
+
+def measure(weights):
+    """Every weight measure of every layer, as the two callbacks take them at one step."""
+    callbacks = FeatureDiversity(), SymmetryBreaking()
+    found = {name: [each.measure_weight(name, weight) for each in callbacks] for name, weight in weights.items()}
+    if next(iter(weights.values())).is_cuda:
+        torch.cuda.synchronize()
+    return found
+
+
+def reference(weights, sample=sampled_reference.SAMPLE):
+    random = np.random.default_rng(0)
+    return {
+        name: sampled_reference.weight_correlations(weight.cpu().numpy(), random, sample)
+        for name, weight in weights.items()
+    }
+
+
+@pytest.mark.parametrize("init", ["he", "zero"])
+def test_weight_measures_of_const_net_16_10(compare, record, device, init):
+    network = weights(device, init, depth=16, widen_factor=10)
+
+    def exact():
+        for _ in range(REPEATS):  # about as long as one turn of the reference
+            measure(network)
+
+    seconds = compare({"exact": exact, "sampled": lambda: reference(network)}, rounds=7)
+    ratio = seconds["sampled"] / (seconds["exact"] / REPEATS)
+    record(f"sampled reference / all exact weight measures, {init} init", ratio, ">= 50")
+
+
+def test_equal_to_the_reference_where_it_does_not_sample(benchmark, record, device):
+    network = {name: weight.double() for name, weight in weights(device, depth=10, widen_factor=2).items()}
+    ours = benchmark.pedantic(measure, args=(network,), rounds=1)
+    theirs = reference(network, sample=10**9)
+    pairs = [
+        (float(ours[layer][0][name]), value)
+        for layer, values in theirs.items()
+        for name, value in zip(CORRELATIONS, values, strict=True)
+        if name in ours[layer][0]
+    ]
+    error = max(abs(a - b) for a, b in pairs)
+    assert error < 1e-10
+    record(f"largest difference of {len(pairs)} correlations in float64", error, "< 1e-10")
+
+
+MEASURES = {
+    "weight_correlations": functional.weight_correlations,
+    "distinct_rows": functional.distinct_rows,
+    "distinct_rows of inputs": lambda weight: functional.distinct_rows(weight.transpose(0, 1)),
+    "asymmetry": functional.asymmetry,
+    "forward_correlation": functional.forward_correlation,
+    "backward_correlation": functional.backward_correlation,
+    "kernel_correlation": functional.kernel_correlation,
+}
+
+
+def peak_bytes(function, *arguments):
+    """The most bytes that a call held at a time beyond what there was before."""
+    function(*arguments)
+    if arguments[0].is_cuda:
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        function(*arguments)
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        function(*arguments)
+    profiler: Any = profile.profiler
+    events = profiler.kineto_results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return int(np.cumsum([0, *(change for _, change in changes)]).max())
+
+
+@pytest.mark.parametrize("state", ["he", "zero"])
+def test_peak_memory(benchmark, record, device, state):
+    weight = weights(device, state, depth=16, widen_factor=10)["blocks.10.conv"]
+    found = {name: peak_bytes(measure, weight) / weight.nbytes for name, measure in MEASURES.items()}
+    benchmark.pedantic(lambda: None, rounds=1)
+    for name, share in found.items():
+        record(f"{name}, {state} init: extra bytes / bytes of the weight", share, "<= 1")
