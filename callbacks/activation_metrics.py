@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from callbacks.functional._numerics import wide
-from callbacks.functional.propagation import cosine_of_sum, mean_square, unit_inputs
+from callbacks.functional.propagation import cosine_of_sum, direction_sum, mean_square
 from callbacks.functional.symmetry import scaled_sums
 
 
@@ -53,9 +53,9 @@ class InputCosine(Metric):
 
     def update(self, features: Tensor) -> None:
         """Adds the features (N, ...) of N inputs; all further ones must have the same shape per input."""
-        units = unit_inputs(features)
-        self.total = self.total + units.sum(0)
-        self.present = self.present + units.ne(0).any(1).sum()
+        total, present = direction_sum(features)
+        self.total = self.total + total
+        self.present = self.present + present
         self.count = self.count + len(features)
 
     def compute(self) -> Tensor:

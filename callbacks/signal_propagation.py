@@ -74,7 +74,7 @@ class SignalPropagation(Monitor):
 
     def _on_gradient(self, layer: str, gradient: Tensor) -> None:
         part = gradient[: self.samples]
-        self._metric(layer, "gradient_square", MeanSquare, part).update(part * self._factor)
+        self._metric(layer, "gradient_square", MeanSquare, part).update(part)
 
     def _metric(self, layer: str, measure: str, kind: Callable[[], Metric], like: Tensor) -> Metric:
         metrics = self._metrics.setdefault(layer, {})
@@ -84,6 +84,10 @@ class SignalPropagation(Monitor):
 
     def _close(self) -> None:
         for layer, metrics in self._metrics.items():
-            self._from_features[layer] = {measure: metric.compute() for measure, metric in metrics.items()}
-        self._metrics = {}
+            found = {measure: metric.compute() for measure, metric in metrics.items() if metric.update_called}
+            if "gradient_square" in found:
+                found["gradient_square"] = found["gradient_square"] * self._factor**2
+            self._from_features[layer] = found
+            for metric in metrics.values():
+                metric.reset()
         super()._close()

@@ -7,6 +7,10 @@ from torch import Tensor
 
 CHUNK_ELEMENTS = 2**19  # large enough to make the overhead of calls small, small enough for the cache
 DEVICE_CHUNKS = 4  # an accelerator takes few, large kernels
+SAFE_SQUARES = (
+    1e-12,
+    1e30,
+)  # sums of squares in float32 for which no term that matters leaves the range of its numbers
 
 
 def wide(device: torch.device) -> torch.dtype:
@@ -33,6 +37,12 @@ def power_of_two_scale(x: Tensor, dim: int | None = None) -> Tensor:
     size = at_least_single(torch.maximum(largest, -smallest))
     limit = 1022 if size.dtype == torch.float64 else 126  # beyond it 2^e is no normal number
     return torch.ldexp(torch.ones_like(size), -torch.frexp(size).exponent.clamp(-limit, limit))
+
+
+def square_sum(x: Tensor) -> Tensor:
+    """Sum of x^2 over all entries, 0-dim, in the wide dtype; without a temporary where ``x`` is contiguous."""
+    flat = x.reshape(-1)
+    return torch.dot(flat, flat).to(wide(x.device))
 
 
 def chunks(x: Tensor, dim: int = 0) -> Iterator[Tensor]:

@@ -3,7 +3,17 @@
 import torch
 from torch import Tensor
 
-from callbacks.functional._numerics import at_least_single, chunks, power_of_two_scale, wide
+from callbacks.functional._numerics import (
+    SAFE_SQUARES,
+    at_least_single,
+    chunks,
+    is_true,
+    power_of_two_scale,
+    wide,
+)
+from callbacks.functional.propagation import direction_sum
+
+CLEARLY_VARYING = 0.1  # spread of a row relative to its sum of squares, from which on the mean may be taken off late
 
 
 def mean_pairwise_correlation(rows: Tensor) -> Tensor:
@@ -84,7 +94,7 @@ def cross_layer_correlation(a: Tensor, b: Tensor) -> Tensor:
     """
     if a[0].numel() != b[0].numel():
         raise ValueError(f"filters of equal fan-in are needed, got {a[0].numel()} and {b[0].numel()} weights")
-    (sum_a, present_a), (sum_b, present_b) = (_direction_sum(x.detach().flatten(1)) for x in (a, b))
+    (sum_a, present_a), (sum_b, present_b) = direction_sum(a), direction_sum(b)
     pairs = len(a) * len(b)
     return ((torch.dot(sum_a, sum_b) + pairs - present_a * present_b) / pairs).clamp(-1, 1)
 
@@ -102,18 +112,17 @@ def feature_correlation(features: Tensor, dim: int = 1) -> Tensor:
     Returns:
         0-dim tensor in [0, 1].
     """
-    unit, varies = _unit_rows(features.detach().movedim(dim, 0).flatten(1))
-    count, varying = len(unit), varies.sum()
-    absolute = (unit @ unit.T).abs().sum(dtype=wide(unit.device))
-    return mean_from_unit_sum(absolute, varying, count)
+    rows = at_least_single(features.detach().movedim(dim, 0).flatten(1))
+    products, varying = _correlations(rows) or _correlations_of_any(rows)
+    return mean_from_unit_sum(torch.linalg.vector_norm(products, 1).to(wide(rows.device)), varying, len(rows))
 
 
-def mean_from_unit_sum(square: Tensor, varying: Tensor, count: int) -> Tensor:
+def mean_from_unit_sum(square: Tensor, varying: Tensor | int, count: int) -> Tensor:
     """The mean correlation over pairs of ``count`` rows, of which ``varying`` have a variance.
 
     Args:
         square: ||sum z_i||^2 over the unit rows z_i (0 for a constant row), 0-dim.
-        varying: number of rows that are not constant, 0-dim.
+        varying: number of rows that are not constant, a 0-dim tensor or an integer.
         count: number of rows.
 
     Returns:
@@ -122,7 +131,28 @@ def mean_from_unit_sum(square: Tensor, varying: Tensor, count: int) -> Tensor:
     if count == 1:
         return torch.ones_like(square)
     pairs = count * (count - 1)
-    return ((square - varying + pairs - varying * (varying - 1)) / pairs).clamp(-1, 1)
+    return ((square - varying * varying + pairs) / pairs).clamp(-1, 1)
+
+
+def _correlations(rows: Tensor) -> tuple[Tensor, int] | None:
+    """Correlations of all pairs of rows (n, n), and n, on a CPU that sees that no row is extreme or nearly constant."""
+    if rows.device.type != "cpu":
+        return None
+    products, total = rows @ rows.T, rows.sum(1)
+    squares = products.diagonal()
+    spread = squares - total.square() / rows.shape[1]
+    ordinary = (squares > SAFE_SQUARES[0]) & (squares < SAFE_SQUARES[1]) & (spread > CLEARLY_VARYING * squares)
+    if not is_true(ordinary.all()):
+        return None
+    inverse = spread.rsqrt()
+    products.addr_(total, total, alpha=-1 / rows.shape[1]).mul_(inverse).mul_(inverse[:, None])
+    return products, len(rows)
+
+
+def _correlations_of_any(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of any rows, 0 where one is constant, and how many of them vary."""
+    unit, varies = _unit_rows(rows)
+    return unit @ unit.T, varies.sum()
 
 
 def _unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,15 +161,5 @@ def _unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     x = x * power_of_two_scale(x, dim=1)
     x -= x[:, :1].clone()  # a constant row becomes exactly 0, a nearly constant one keeps its digits
     x -= x.mean(1, keepdim=True)
-    return _unit(x)
-
-
-def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
-    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return torch.where(norm == 0, 0, rows / norm), (norm != 0).squeeze(1)
-
-
-def _direction_sum(filters: Tensor) -> tuple[Tensor, Tensor]:
-    x = at_least_single(filters)
-    unit, present = _unit(x * power_of_two_scale(x, dim=1))
-    return unit.sum(0, dtype=wide(x.device)), present.sum()
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return torch.where(norm == 0, 0, x / norm), (norm != 0).squeeze(1)

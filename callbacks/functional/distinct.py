@@ -1,5 +1,7 @@
 """Counting the rows of a tensor that differ in at least one bit: exactly, in memory of the size of the tensor."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -48,13 +50,17 @@ def _hash(bits: Tensor) -> Tensor:
     The shift folds high bits onto low ones, since a high bit times a multiplier has little to tell rows apart.
     """
     half = 4 * bits.element_size()
-    flat_size = bits[0].numel()
-    multipliers = _mix(torch.arange(1, flat_size + 1, device=bits.device)).view(bits.shape[1:])
+    multipliers = _multipliers(bits[0].numel(), bits.device).view(bits.shape[1:])
     sums = []
     for part in chunks(bits):
         wide_part = part.to(torch.int64)
         sums.append(((wide_part ^ (wide_part >> half)) * multipliers).flatten(1).sum(1))
     return torch.cat(sums)
+
+
+@lru_cache(maxsize=64)
+def _multipliers(count: int, device: torch.device) -> Tensor:
+    return _mix(torch.arange(1, count + 1, device=device))
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -3,7 +3,16 @@
 import torch
 from torch import Tensor
 
-from callbacks.functional._numerics import at_least_single, power_of_two_scale, wide
+from callbacks.functional._numerics import (
+    SAFE_SQUARES,
+    at_least_single,
+    is_true,
+    power_of_two_scale,
+    square_sum,
+    wide,
+)
+
+SAFE_NORMS = (1e-6, 1e15)  # of a row, between which float32 neither loses nor overflows a square that matters
 
 
 def mean_square(x: Tensor) -> Tensor:
@@ -16,9 +25,11 @@ def mean_square(x: Tensor) -> Tensor:
         0-dim tensor.
     """
     x = at_least_single(x.detach())
+    square = square_sum(x)
+    if is_true((square > SAFE_SQUARES[0]) & (square < SAFE_SQUARES[1])):
+        return square / x.numel()
     scale = power_of_two_scale(x)
-    scaled = (x * scale).square().mean(dtype=wide(x.device))
-    return scaled / scale.to(scaled.dtype).square()
+    return square_sum(x * scale) / scale.to(square.dtype).square() / x.numel()
 
 
 def input_cosine(features: Tensor) -> Tensor:
@@ -33,18 +44,22 @@ def input_cosine(features: Tensor) -> Tensor:
     Returns:
         0-dim tensor in [-1, 1]; NaN for a single input, which has no pair.
     """
-    directions = unit_inputs(features)
-    return cosine_of_sum(directions.sum(0), directions.count_nonzero(1).ne(0).sum(), len(features))
+    total, present = direction_sum(features)
+    return cosine_of_sum(total, present, torch.full_like(present, len(features)))
 
 
-def unit_inputs(features: Tensor) -> Tensor:
-    """The features of each input, (N, ...), as unit vectors (N, D) in float64; 0 for features that are all zero."""
-    x = at_least_single(features.detach()).flatten(1)
-    x = (x * power_of_two_scale(x, dim=1)).to(wide(x.device))
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return torch.where(norm == 0, 0, x / norm)
+def direction_sum(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum (D,) of the rows (n, ...) as unit vectors, in the wide dtype, and how many are not zero (0-dim)."""
+    x = at_least_single(rows.detach()).flatten(1)
+    norm = torch.linalg.vector_norm(x, dim=1)
+    if not is_true(((norm > SAFE_NORMS[0]) & (norm < SAFE_NORMS[1])).all()):
+        x = x * power_of_two_scale(x, dim=1)
+        norm = torch.linalg.vector_norm(x, dim=1)
+    present = norm != 0
+    return (torch.where(present, 1 / norm, 0) @ x).to(wide(x.device)), present.sum()
 
 
-def cosine_of_sum(total: Tensor, present: Tensor, count: Tensor | int) -> Tensor:
+def cosine_of_sum(total: Tensor, present: Tensor, count: Tensor) -> Tensor:
     """Mean cosine over pairs of ``count`` unit vectors, of which ``present`` are not zero, from their sum (D,)."""
-    return ((total.square().sum() - present) / (count * (count - 1))).clamp(-1, 1)
+    cosine = ((total.square().sum() - present) / (count * (count - 1))).clamp(-1, 1)
+    return torch.where(count > 1, cosine, torch.nan)

@@ -7,9 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from callbacks.functional._numerics import at_least_single, chunks, is_true, power_of_two_scale, wide
-
-SAFE = (1e-12, 1e30)  # sums of squares in float32 for which no term that matters leaves the range of its numbers
+from callbacks.functional._numerics import (
+    SAFE_SQUARES,
+    at_least_single,
+    chunks,
+    is_true,
+    power_of_two_scale,
+    square_sum,
+    wide,
+)
 
 
 class Growth(NamedTuple):
@@ -40,7 +46,7 @@ def scaled_sums(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """The two sums that :func:`asymmetry` is made of, sum_c ||s (x_c - mean_c x)||^2 and ||s x||^2, and the scale s."""
     x, one = x.detach(), torch.ones((), dtype=wide(x.device), device=x.device)
     spread, square = _sums(x, dim, None) if x.device.type == "cpu" else (one, one.new_zeros(()))
-    safe = is_true((square > SAFE[0]) & (square < SAFE[1]))
+    safe = is_true((square > SAFE_SQUARES[0]) & (square < SAFE_SQUARES[1]))
     if safe or (is_true(square == 0) and is_true(~x.any())):  # a CPU looks for a scale where it has to alone
         return spread, square, one
     scale = power_of_two_scale(x)
@@ -53,13 +59,13 @@ def _sums(x: Tensor, dim: int, scale: Tensor | None) -> tuple[Tensor, Tensor]:
     shift = torch.zeros_like(first, dtype=wide(x.device))
     square, spread, buffer = shift.new_zeros(()), shift.new_zeros(()), None
     for part in chunks(x, dim):
-        buffer = torch.empty_like(part, dtype=first.dtype) if buffer is None else buffer
-        values = buffer.narrow(dim, 0, part.shape[dim]).copy_(part)
+        buffer = first.new_empty(part.numel()) if buffer is None else buffer
+        values = buffer[: part.numel()].view(part.shape).copy_(part)
         if scale is not None:
             values *= scale
-        square = square + torch.linalg.vector_norm(values).to(shift.dtype).square()
+        square = square + square_sum(values)
         values -= first
-        spread = spread + torch.linalg.vector_norm(values).to(shift.dtype).square()
+        spread = spread + square_sum(values)
         shift = shift + values.sum(dim, keepdim=True)
     return (spread - shift.square().sum() / x.shape[dim]).clamp(min=0), square
 

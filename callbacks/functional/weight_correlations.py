@@ -76,16 +76,8 @@ def _from_products(w: Tensor) -> WeightCorrelations | None:
     inverse = (squares - means.square() * (filters * taps)).rsqrt().to(w.dtype)
     offset = inverse.double() @ means
     columns = torch.stack([(torch.matmul(inverse, part).double() - offset).square().sum() for part in parts]).sum()
-    return WeightCorrelations(
-        *(
-            mean_from_unit_sum(square, square.new_tensor(count), count)
-            for square, count in (
-                (filter_sum.square().sum(), filters),
-                (columns, inputs),
-                (kernel_sum.square().sum(), filters * inputs),
-            )
-        )
-    )
+    found = ((filter_sum.square().sum(), filters), (columns, inputs), (kernel_sum.square().sum(), filters * inputs))
+    return WeightCorrelations(*(mean_from_unit_sum(square, count, count) for square, count in found))
 
 
 def _from_differences(w: Tensor) -> WeightCorrelations:

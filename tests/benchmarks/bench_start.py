@@ -17,12 +17,13 @@ import sys, time
 begun = time.perf_counter()
 import torch, pytorch_lightning
 imported = time.perf_counter()
-from pytorch_lightning import LightningModule
 from lightning_modules import ImageClassifier
 
-def first_step(self, batch, training_step=ImageClassifier.training_step):
+training_step = ImageClassifier.training_step
+
+def first_step(*arguments):
     print("seconds", imported - begun, time.perf_counter() - imported, flush=True)
-    return training_step(self, batch)
+    return training_step(*arguments)
 
 ImageClassifier.training_step = first_step
 from sweeps.cli import main

@@ -44,7 +44,7 @@ def test_against_the_published_pipeline(compare_loops, record, device):
         "Lightning": lightning(ConstNet(16, 1), RandomImages()),
         "published": published(ConstNet(16, 1), device),
     }
-    seconds = compare_loops(loops, STEPS[1], rounds=9)
+    seconds = compare_loops(loops, steps=30, rounds=7)  # longer than what a worker loads ahead while others train
     aim = ">= 3" if ON_GPU else ">= 1.3"
     record(
         "steps per second / those of the published pipeline, ConstNet 16-1",
