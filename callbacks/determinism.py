@@ -137,7 +137,7 @@ class Determinism(Callback):
         self._active = determinism_mode(self.mode, self.allow_tf32)
         self._active.__enter__()
         facts = {f"determinism/{k}": v for k, v in determinism_state().items()}
-        facts |= {f"environment/{k}": v for k, v in environment().items()}
+        facts |= {f"environment/{k}": v for k, v in (environment() | {"world_size": trainer.world_size}).items()}
         for logger in trainer.loggers:
             logger.log_hyperparams(facts)
 

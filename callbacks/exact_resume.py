@@ -95,6 +95,7 @@ class ExactResume(Callback):
         self._loaded: dict[str, Any] | None = None
         self._profiler: Profiler | None = None
         self._previous_handler: Any = None
+        self._hosts: Any = None
         self._terminated = False
         self._between_steps = False
         self._last_step = -1
@@ -102,6 +103,7 @@ class ExactResume(Callback):
 
     def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         """Take over reading and writing checkpoints, unless a plugin does, and listen for the fetching of batches."""
+        self._hosts = None
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if stage == "fit":
@@ -117,6 +119,8 @@ class ExactResume(Callback):
                 "ExactResume cannot restore the position in the data: the train dataloader has no state_dict and "
                 "load_state_dict. The dataloaders of datamodules and torchdata's StatefulDataLoader have them."
             )
+        if trainer.world_size > 1:  # ranks agree through their hosts: the device is never waited for
+            self._hosts = torch.distributed.new_group(backend="gloo")
         if threading.current_thread() is threading.main_thread():
             self._terminated = False
             # Lightning's handler broadcasts from within the signal, in the middle of other communication.
@@ -134,12 +138,19 @@ class ExactResume(Callback):
         stepped, self._last_step = step != self._last_step, step
         if not stepped:
             return
-        terminated = trainer.strategy.reduce_boolean_decision(self._terminated, all=False)
+        terminated = self._on_any_rank(self._terminated)
         due = self.every_n_steps and step // self.every_n_steps != self._saved_step // self.every_n_steps
         if due or terminated:
             self._save(trainer)
         if terminated:
             self._exit(trainer)
+
+    def _on_any_rank(self, decision: bool) -> bool:
+        if self._hosts is None:
+            return decision
+        count = torch.tensor(int(decision))
+        torch.distributed.all_reduce(count, group=self._hosts)
+        return bool(count)
 
     def _save(self, trainer: Trainer) -> None:
         self._saved_step = trainer.global_step

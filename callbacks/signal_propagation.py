@@ -83,11 +83,13 @@ class SignalPropagation(Monitor):
         return metrics[measure]
 
     def _close(self) -> None:
-        for layer, metrics in self._metrics.items():
-            found = {measure: metric.compute() for measure, metric in metrics.items() if metric.update_called}
+        for layer, metrics in self._metrics.items() if self._measuring is not None else ():
+            updated = {measure: metric for measure, metric in metrics.items() if metric.update_called}
+            found = {measure: metric.compute() for measure, metric in updated.items()}
             if "gradient_square" in found:
                 found["gradient_square"] = found["gradient_square"] * self._factor**2
-            self._from_features[layer] = found
-            for metric in metrics.values():
+            if found:
+                self._from_features[layer] = found
+            for metric in updated.values():
                 metric.reset()
         super()._close()

@@ -10,11 +10,13 @@ from tests.sweeps.analysis.example_runs import write_large
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-import resource, sys, time
+import re, sys, time
+from pathlib import Path
 begun = time.perf_counter()
 from sweeps.analysis.report import report
 report([sys.argv[1]], sys.argv[2])
-print(time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())  # of this program, not its parent
+print(time.perf_counter() - begun, int(peak[1]) / 1e6)
 """
 
 

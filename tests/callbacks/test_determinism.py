@@ -87,6 +87,7 @@ def test_switches_and_versions_reach_every_logger(tmp_path):
     hparams = logger.experiment.hparams
     assert hparams["determinism/deterministic_algorithms"] is True
     assert hparams["environment/torch"] == torch.__version__
+    assert hparams["environment/world_size"] == 1
 
 
 def test_unknown_mode_names_the_allowed_ones():
