@@ -39,6 +39,17 @@ _MODES: dict[str, Switches] = {
 }
 
 
+_DEFAULTS: Switches = {
+    "cudnn_deterministic": False,
+    "cudnn_benchmark": False,
+    "deterministic_algorithms": False,
+    "cublas_workspace_config": None,
+    "cudnn_allow_tf32": True,
+    "float32_matmul_precision": "highest",
+}
+"""PyTorch's own settings: another value was set by somebody."""
+
+
 def mode_switches(mode: Mode, allow_tf32: bool = False) -> Switches:
     """Return the state of every switch that a determinism mode asks for.
 
@@ -128,11 +139,16 @@ class Determinism(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Set the switches, and say which setting of the environment or of Lightning they replace."""
         self._restore()
-        workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
-        if workspace not in (None, self.switches["cublas_workspace_config"]):
+        for name, value in determinism_state().items():
+            if value not in (_DEFAULTS[name], self.switches[name]):
+                rank_zero_warn(
+                    f"{name}={value} (set by the environment, the Trainer's deterministic or benchmark, or your code) "
+                    f"is replaced by {self.switches[name]} for mode {self.mode!r}."
+                )
+        override = os.environ.get("NVIDIA_TF32_OVERRIDE")
+        if override is not None:
             rank_zero_warn(
-                f"CUBLAS_WORKSPACE_CONFIG={workspace} (set by the environment or by Trainer(deterministic=True)) is "
-                f"replaced by {self.switches['cublas_workspace_config'] or 'unset'} for mode {self.mode!r}."
+                f"NVIDIA_TF32_OVERRIDE={override} overrules allow_tf32={self.allow_tf32} in NVIDIA's libraries."
             )
         self._active = determinism_mode(self.mode, self.allow_tf32)
         self._active.__enter__()
@@ -208,8 +224,9 @@ class RoundingNoise(Callback):
                     parameter.grad.mul_(noise.add_(1))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the generators' states, by type of device."""
-        return {torch.device(device).type: generator.get_state() for device, generator in self._generators.items()}
+        """Return the generators' states, by type of device; those loaded and not used yet too."""
+        used = {torch.device(device).type: generator.get_state() for device, generator in self._generators.items()}
+        return self._loaded | used
 
     def load_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
         """Take up the generators where a checkpoint left them."""

@@ -19,10 +19,11 @@ class DeviceBuffer:
         return len(self._records)
 
     def add(self, step: int, keys: Sequence[str], values: Sequence[Tensor]) -> None:
-        """Remembers one row: ``values`` are 0-dim tensors of any dtype on one device, one for each key."""
+        """Remembers one row: ``values`` are 0-dim tensors of any dtype, one for each key."""
         if values:
-            dtype = torch.float32 if values[0].device.type == "mps" else torch.float64
-            self._records.append((step, tuple(keys), torch.stack([value.to(dtype) for value in values])))
+            device = values[0].device
+            dtype = torch.float32 if device.type == "mps" else torch.float64
+            self._records.append((step, tuple(keys), torch.stack([value.to(device, dtype) for value in values])))
 
     def drain(self) -> list[tuple[int, dict[str, float]]]:
         """The rows so far, oldest first, as Python numbers. The buffer is empty afterwards."""

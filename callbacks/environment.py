@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from functools import cache
 from importlib.metadata import version
 
@@ -16,9 +17,15 @@ Facts = dict[str, str | int | None]
 def _driver() -> str | None:
     try:
         with open("/proc/driver/nvidia/version", encoding="utf-8") as file:
-            return file.readline().split("Kernel Module")[-1].split()[0]
-    except (OSError, IndexError):
+            return driver_version(file.readline())
+    except OSError:
         return None
+
+
+def driver_version(line: str) -> str | None:
+    """The version in the first line of NVIDIA's report, which words it differently for open kernel modules."""
+    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", line)
+    return found[0] if found else None
 
 
 @cache

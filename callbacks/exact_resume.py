@@ -238,9 +238,16 @@ def finish_on_resume(fit_loop: dict[str, Any]) -> None:
 
 
 def metric_states(module: torch.nn.Module) -> dict[str, dict[str, Any]]:
-    """Return the running values of all torchmetrics in a module, by dotted name."""
+    """Return the running values of all torchmetrics in a module, by dotted name, in host memory."""
     metrics = ((name, child) for name, child in module.named_modules() if isinstance(child, Metric))
-    return {name: {"updates": metric.update_count, "values": metric.metric_state} for name, metric in metrics}
+    return {
+        name: {"updates": metric.update_count, "values": {key: _on_host(x) for key, x in metric.metric_state.items()}}
+        for name, metric in metrics
+    }
+
+
+def _on_host(values: Any) -> Any:
+    return [each.cpu() for each in values] if isinstance(values, list) else values.cpu()
 
 
 def set_metric_states(module: torch.nn.Module, states: dict[str, dict[str, Any]]) -> None:

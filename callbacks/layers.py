@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import cast
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -85,14 +87,28 @@ def _selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool
 
 def _weights(name: str, module: nn.Module) -> list[WeightLayer]:
     if isinstance(module, CONVOLUTIONS):
-        return [WeightLayer(name, name, lambda: module.weight, len(module.kernel_size))]
+        return [WeightLayer(name, name, lambda: _weight(module), len(module.kernel_size))]
     if isinstance(module, TRANSPOSED):
-        return [WeightLayer(name, name, lambda: _by_output(module.weight, module.groups), len(module.kernel_size))]
+        return [WeightLayer(name, name, lambda: _by_output(_weight(module), module.groups), len(module.kernel_size))]
     if isinstance(module, nn.Linear):
-        return [WeightLayer(name, name, lambda: module.weight, 0)]
+        return [WeightLayer(name, name, lambda: _weight(module), 0)]
     if isinstance(module, nn.MultiheadAttention):
         return [WeightLayer(f"{name}.{part}_proj", name, _projection(module, i), 0) for i, part in enumerate("qkv")]
     return []
+
+
+def _weight(module: nn.Module) -> Tensor:
+    """The weight; a parametrized one in evaluation mode, since spectral_norm moves its state when training reads it."""
+    if not parametrize.is_parametrized(module, "weight"):
+        return module.weight  # pyright: ignore[reportReturnType]
+    own = cast(nn.ModuleDict, module.parametrizations)["weight"]
+    training = {part: part.training for part in own.modules()}
+    own.eval()
+    try:
+        return module.weight  # pyright: ignore[reportReturnType]
+    finally:
+        for part, mode in training.items():
+            part.training = mode
 
 
 def _projection(attention: nn.MultiheadAttention, index: int) -> Callable[[], Tensor]:

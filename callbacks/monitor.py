@@ -13,6 +13,9 @@ from callbacks.device_buffer import DeviceBuffer
 from callbacks.layers import FeatureLayer, WeightLayer, feature_layers, first_tensor, weight_layers
 from callbacks.schedule import Schedule
 
+LOG_EVERY_N_STEPS = 50
+"""How often to flush where the trainer logs nothing of its own."""
+
 Row = dict[str, float]
 Measures = dict[str, Tensor]
 
@@ -42,6 +45,7 @@ class Monitor(Callback):
     """
 
     family = ""
+    measures_weights = True
     measures_features = True  # whether hooks are needed at all
     every_micro_batch = False  # whether a measurement lasts for all micro-batches of its step
     every_rank = False  # whether ranks other than 0 take part
@@ -114,8 +118,8 @@ class Monitor(Callback):
         self._detach()
         if not self.every_micro_batch or trainer.global_step != self._measuring:
             self._close()
-        interval: int = getattr(trainer, "log_every_n_steps", 0)
-        if interval and trainer.global_step - self._last_flush >= interval:
+        interval = getattr(trainer, "log_every_n_steps", 0) or LOG_EVERY_N_STEPS
+        if trainer.global_step - self._last_flush >= interval:
             self.flush(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -126,7 +130,7 @@ class Monitor(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the weights that training ends with."""
         self._close()
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self.measures_weights:
             self._open(trainer.global_step)
             self._close()
         self.flush(trainer)
@@ -173,7 +177,7 @@ class Monitor(Callback):
 
     def _open(self, step: int) -> None:
         self._measuring = step
-        for layer in self._weights:
+        for layer in self._weights if self.measures_weights else ():
             with torch.no_grad():
                 values = self.measure_weight(layer.name, layer.weight())
             self._from_weights |= {self.key(measure, layer.name): value for measure, value in values.items()}

@@ -1,16 +1,25 @@
 """How signals grow, shrink and come to resemble each other on their way through the network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
 from callbacks.activation_metrics import InputCosine, MeanSquare
+from callbacks.functional._numerics import wide
 from callbacks.layers import FeatureLayer
 from callbacks.monitor import Monitor
+
+MEASURES: dict[str, type[Metric]] = {
+    "activation_square": MeanSquare,
+    "gradient_square": MeanSquare,
+    "input_cosine": InputCosine,
+}
 
 
 class SignalPropagation(Monitor):
@@ -28,7 +37,7 @@ class SignalPropagation(Monitor):
     ============================================= ====================================================================
 
     All micro-batches of a measured step and all ranks take part, so that a value is that of one device over all the
-    data; the loss is taken as the mean over the whole batch.
+    data; the loss is taken as the mean over the whole batch. A layer that ran on some of the ranks only has no value.
 
     Args:
         every_n_steps: distance of two measurements; None for a log-spaced schedule, dense early and sparse late.
@@ -41,6 +50,7 @@ class SignalPropagation(Monitor):
     """
 
     family = "propagation"
+    measures_weights = False
     every_micro_batch = True
     every_rank = True
 
@@ -61,35 +71,60 @@ class SignalPropagation(Monitor):
             # Ranks average their gradients later on; a scaler's factor is read only in measured batches.
             self._factor = 1 / trainer.world_size / (scaler.get_scale() if scaler is not None else 1)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes the metrics, in the same order on every rank."""
+        super().on_fit_start(trainer, pl_module)
+        self._metrics = {
+            layer.name: {name: kind(sync_on_compute=False) for name, kind in MEASURES.items()}
+            for layer in self._features
+        }
+
     def _reset(self) -> None:
         super()._reset()
         self._factor = 1.0
         self._metrics: dict[str, dict[str, Metric]] = {}
 
     def _observe(self, layer: FeatureLayer, features: Tensor) -> None:
-        self._metric(layer.name, "activation_square", MeanSquare, features).update(features[: self.samples])
-        self._metric(layer.name, "input_cosine", InputCosine, features).update(features[: self.samples])
+        self._update(layer.name, "activation_square", features)
+        self._update(layer.name, "input_cosine", features)
         if features.requires_grad:
-            features.register_hook(partial(self._on_gradient, layer.name))
+            features.register_hook(partial(self._update, layer.name, "gradient_square"))
 
-    def _on_gradient(self, layer: str, gradient: Tensor) -> None:
-        part = gradient[: self.samples]
-        self._metric(layer, "gradient_square", MeanSquare, part).update(part)
-
-    def _metric(self, layer: str, measure: str, kind: Callable[[], Metric], like: Tensor) -> Metric:
-        metrics = self._metrics.setdefault(layer, {})
-        if measure not in metrics:
-            metrics[measure] = kind().to(like.device)
-        return metrics[measure]
+    def _update(self, layer: str, measure: str, features: Tensor) -> None:
+        self._metrics[layer][measure].to(features.device).update(features[: self.samples])
 
     def _close(self) -> None:
-        for layer, metrics in self._metrics.items() if self._measuring is not None else ():
-            updated = {measure: metric for measure, metric in metrics.items() if metric.update_called}
-            found = {measure: metric.compute() for measure, metric in updated.items()}
-            if "gradient_square" in found:
-                found["gradient_square"] = found["gradient_square"] * self._factor**2
-            if found:
-                self._from_features[layer] = found
-            for metric in updated.values():
-                metric.reset()
+        if self._measuring is not None:
+            updated = sum_over_ranks([metric for metrics in self._metrics.values() for metric in metrics.values()])
+            for layer, metrics in self._metrics.items():
+                found = {measure: metric.compute() for measure, metric in metrics.items() if metric in updated}
+                if "gradient_square" in found:
+                    found["gradient_square"] = found["gradient_square"] * self._factor**2
+                if found:
+                    self._from_features[layer] = found
+                for metric in metrics.values():
+                    metric.reset()
         super()._close()
+
+
+def sum_over_ranks(metrics: list[Metric]) -> set[Metric]:
+    """Add up the states of metrics over all ranks, and return those that every rank has updated alike.
+
+    The ranks give the same list. They agree on what they have in one reduction and add it up in another, so that a
+    layer that has run on some ranks only, or on inputs of another size, is left out and holds nobody up.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return {metric for metric in metrics if metric.update_called}
+    device = metrics[0].device
+    sizes = [sum(x.numel() for x in each.metric_state.values()) if each.update_called else 0 for each in metrics]  # pyright: ignore[reportAttributeAccessIssue]
+    extremes = torch.tensor([sizes, [-size for size in sizes]], device=device)
+    dist.all_reduce(extremes, dist.ReduceOp.MIN)
+    low, high = extremes.tolist()
+    common = [metric for metric, a, b in zip(metrics, low, high, strict=True) if a == -b > 0]
+    states = [(metric, name, value) for metric in common for name, value in metric.metric_state.items()]
+    if states:
+        total = torch.cat([value.flatten().to(device, wide(device)) for _, _, value in states])  # pyright: ignore[reportAttributeAccessIssue]
+        dist.all_reduce(total)
+        for (metric, name, value), part in zip(states, total.split([x.numel() for _, _, x in states]), strict=True):  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+            setattr(metric, name, part.view_as(value).to(metric.device))  # pyright: ignore[reportArgumentType]
+    return set(common)

@@ -14,13 +14,13 @@ from datamodules.sources import Source
 Batch = tuple[Tensor, Tensor]
 
 
-def prepared_ahead(chunks: Iterator[Batch]) -> Iterator[Batch]:
+def prepared_ahead(chunks: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     """Prepare on a GPU the next chunk in a stream of its own while the device works with the current one."""
-    if not torch.cuda.is_available():
+    if device.type != "cuda":
         yield from chunks
         return
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())  # for the images, which were brought there
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))  # for the images, which were brought there
 
     def prepare() -> Batch | None:
         with torch.cuda.stream(stream):
@@ -29,10 +29,10 @@ def prepared_ahead(chunks: Iterator[Batch]) -> Iterator[Batch]:
     following = prepare()
     while following is not None:
         chunk = following
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream(device).wait_stream(stream)
         for tensor in chunk:
             if tensor.is_cuda:
-                tensor.record_stream(torch.cuda.current_stream())
+                tensor.record_stream(torch.cuda.current_stream(device))
         following = prepare()
         yield chunk
 
@@ -83,7 +83,7 @@ class TrainingLoader:
         # Chunks lie on the same grid after a resume: a batch keeps its place in memory, and kernels their reductions.
         first = start // chunk_size * chunk_size
         size = self.sampler.batch_size
-        chunks = prepared_ahead(self._chunks(epoch, first, chunk_size))
+        chunks = prepared_ahead(self._chunks(epoch, first, chunk_size), self.appearance.mean.device)
         batches = (batch for chunk in chunks for batch in zip(*(each.split(size) for each in chunk), strict=True))
         for batch in islice(batches, start - first, None):
             self._position += 1

@@ -12,6 +12,7 @@ from callbacks.functional.correlation import backward_correlation, forward_corre
 
 SAFE = (1e-24, 1e24)  # sums of squares of a kernel between which no product leaves the range of float32
 NEARLY_CONSTANT = 1e-3  # spread of a kernel relative to its sum of squares, below which it is shifted first
+CANCELLATION = 2  # mean of the inverse of that ratio, by which rounding grows, above which kernels are shifted first
 
 
 class WeightCorrelations(NamedTuple):
@@ -25,8 +26,8 @@ class WeightCorrelations(NamedTuple):
 def weight_correlations(weight: Tensor) -> WeightCorrelations:
     """Forward, backward and kernel correlation of one weight from shared passes over it.
 
-    Every kernel is summed once: filters, inputs and kernels get their means and norms from those sums. Where no kernel
-    is nearly constant, as a CPU can see, the sums of the unit rows are products with the weight as it is. Otherwise
+    Every kernel is summed once: filters, inputs and kernels get their means and norms from those sums. Where kernels
+    vary about 0, as a CPU can see, the sums of the unit rows are products with the weight as it is. Otherwise
     all is taken relative to a number of each row, so that nearly constant rows lose no digits and constant ones give an
     exact 0. Memory beyond the weight: a few chunks and O(C_in).
 
@@ -65,6 +66,8 @@ def _from_products(w: Tensor) -> WeightCorrelations | None:
         if not is_true((low > SAFE[0]) & (high < SAFE[1]) & (rest >= 0)):
             return None
         inverse = spread.rsqrt()
+        if not is_true((square * inverse).flatten() @ inverse.flatten() <= CANCELLATION * square.numel()):
+            return None
         shift = (inverse * mean).sum(1, keepdim=True)
         kernel_sum += (torch.matmul(inverse[:, None], part).squeeze(1) - shift).sum(0, dtype=torch.float64)
         center = mean.mean(1, keepdim=True)
@@ -121,10 +124,11 @@ def _inverse_root(square: Tensor) -> Tensor:
 
 def _first_pass(part: Tensor, scale: Tensor, base: Tensor, unit: Tensor) -> _Sums:
     """Sums over some filters (o, I, K), each multiplied by its power of two (o, 1) that brings it into [-1, 1]."""
+    taps, dtype = part.shape[2], unit.dtype
     rest, first, mean, square = _kernels(at_least_single(part) * scale[:, :, None])
-    taps, dtype = rest.shape[2], unit.dtype
-    inverse = _inverse_root(square).flatten()
-    kernels = inverse @ rest.flatten(0, 1) - inverse @ mean.flatten()
+    inverse = _inverse_root(square)
+    by_kernel = torch.matmul(inverse[:, None], rest).squeeze(1) - (inverse * mean).sum(1, keepdim=True)
+    kernels = by_kernel.sum(0, dtype=dtype)
 
     gap = first - first[:, :1]
     between = gap + mean
@@ -148,7 +152,8 @@ def _kernels(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     kernel's first entry, so that a constant kernel becomes exactly 0 and a nearly constant one keeps its digits.
     """
     mean, square, spread = _moments(x)
-    if is_true((spread >= NEARLY_CONSTANT * square).all()):
+    ordinary = (spread >= NEARLY_CONSTANT * square).all() & ((square / spread).mean() <= CANCELLATION)
+    if is_true(ordinary):
         return x, torch.zeros_like(mean), mean, spread
     first = x[:, :, 0].clone()
     x -= first[:, :, None]

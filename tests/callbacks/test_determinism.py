@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import Determinism, RoundingNoise, determinism_mode, determinism_state
 from callbacks.determinism import Mode, mode_switches
+from callbacks.environment import driver_version
 
 MODES: list[Mode] = ["nondeterministic", "cudnn", "strict"]
 
@@ -77,8 +78,45 @@ def test_an_overridden_workspace_and_a_later_change_are_named(tmp_path, monkeypa
     with pytest.warns(UserWarning, match="is replaced by :4096:8") as caught:
         trainer(tmp_path, [Determinism("strict")]).fit(Meddler(), loader())
     messages = [str(warning.message) for warning in caught]
-    assert any("CUBLAS_WORKSPACE_CONFIG=:16:8" in message for message in messages)
+    assert any("cublas_workspace_config=:16:8" in message for message in messages)
     assert any("cudnn_benchmark is True" in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "replaced"),
+    [
+        ("strict", {"benchmark": True}, "cudnn_benchmark=True"),
+        ("cudnn", {"deterministic": True}, "deterministic_algorithms=True"),
+    ],
+)
+def test_options_of_the_trainer_that_a_mode_replaces_are_named(tmp_path, monkeypatch, mode, options, replaced):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    with determinism_mode("nondeterministic"):
+        torch.backends.cudnn.benchmark = False
+        fitting = trainer(tmp_path, [Determinism(mode)], **options)
+        with pytest.warns(UserWarning, match="is replaced by") as caught:
+            fitting.fit(Probe(), loader())
+    messages = [str(warning.message) for warning in caught]
+    assert any(message.startswith(replaced) for message in messages)
+    assert any("NVIDIA_TF32_OVERRIDE=0 overrules allow_tf32=False" in message for message in messages)
+
+
+def test_a_mode_that_replaces_nothing_but_defaults_is_silent(tmp_path, recwarn, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    trainer(tmp_path, [Determinism("strict")]).fit(Probe(), loader())
+    assert not [warning for warning in recwarn if "is replaced by" in str(warning.message)]
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023", "535.104.05"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release Build", "550.54.15"),
+        ("nothing here", None),
+    ],
+)
+def test_the_driver_version_in_both_of_its_reports(line, version):
+    assert driver_version(line) == version
 
 
 def test_switches_and_versions_reach_every_logger(tmp_path):
@@ -126,8 +164,10 @@ def test_rounding_noise_repeats_by_seed_and_resumes_from_its_state():
     assert torch.equal(first, noisy_gradients(other))
     assert not torch.equal(first, second)
     assert not torch.equal(first, noisy_gradients(RoundingNoise(1, seed=4)))
+    saved_at_once = RoundingNoise(1, seed=3)
+    saved_at_once.load_state_dict(state)
     resumed = RoundingNoise(1, seed=3)
-    resumed.load_state_dict(state)
+    resumed.load_state_dict(saved_at_once.state_dict())
     assert torch.equal(second, noisy_gradients(resumed))
 
 

@@ -49,6 +49,16 @@ def test_all_three_equal_the_matrix_of_pairs(function, dtype, shape):
 
 
 @pytest.mark.parametrize("function", [weight_correlations, single_functions])
+@pytest.mark.parametrize("spread", [0.01, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_copies_of_kernels_that_vary_little_about_their_mean(function, spread, kinds):
+    kernels = 1 + spread * torch.randn(kinds, 1, 3, 3, generator=torch.Generator().manual_seed(1))
+    weight = kernels.repeat_interleave(32, 0).expand(-1, 32, 3, 3).contiguous()
+    expected = [reference(rows) for rows in views(weight)]
+    assert [float(value) for value in function(weight)] == pytest.approx(expected, abs=5e-6)
+
+
+@pytest.mark.parametrize("function", [weight_correlations, single_functions])
 @pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 1e-30), (torch.float32, 1e30), (torch.float64, 1e-300)])
 def test_the_scale_does_not_matter(function, dtype, scale):
     expected = [float(value) for value in function(weight_of((6, 5, 3, 3)))]
