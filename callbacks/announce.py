@@ -1,6 +1,7 @@
 """Telling the user, wherever they look, that something has happened."""
 
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_info
 
@@ -13,10 +14,20 @@ def announce(trainer: Trainer, title: str, text: str) -> None:
     if not trainer.is_global_zero:
         return
     bar = trainer.progress_bar_callback
-    if bar is not None and getattr(bar, "is_enabled", True):
+    if bar is not None and _is_open(bar):
         bar.print(text)
     else:
         rank_zero_info(text)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and not (logger.experiment.offline or logger.experiment.disabled):
             logger.experiment.alert(title, text)
+
+
+def _is_open(bar: ProgressBar) -> bool:
+    """Whether a line given to the bar will be seen: one that is closed, or never drawn, swallows it."""
+    if not isinstance(bar, TQDMProgressBar):
+        return getattr(bar, "is_enabled", True)
+    try:
+        return not bar.train_progress_bar.disable
+    except TypeError:  # there is none yet
+        return False

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import CombinedLoader, rank_zero_warn
 from torchmetrics import Metric
 
 from callbacks.checkpoint_io import AtomicCheckpointIO
+from callbacks.profilers import Listener, remove_listener
 from callbacks.random_state import random_state, set_random_state
 
 KEY = "exact_resume"
@@ -21,45 +22,34 @@ FILE_NAME = "resume.ckpt"
 PREEMPTED = 128 + signal.SIGTERM
 
 
-class FetchProfiler(Profiler):
-    """Another profiler that, besides, calls a function before each training batch is fetched.
+class FetchListener(Listener):
+    """Calls a function before each training batch is fetched.
 
     This is the only moment between two training steps that Lightning announces: everything of the last step is done,
     validation, schedulers and logging included, and nothing of the next has begun.
 
     Args:
-        inner: The trainer's own profiler.
+        inner: The trainer's own profiler, to which the call is announced as a callback's.
         before_fetch: What is called.
     """
 
-    ACTION = "[_TrainingEpochLoop].train_dataloader_next"
+    FETCH = "[_TrainingEpochLoop].train_dataloader_next"
+    CALL = "[Callback]ExactResume.before_fetch"
 
     def __init__(self, inner: Profiler, before_fetch: Callable[[], None]) -> None:
-        super().__init__(inner.dirpath, inner.filename)
-        self.inner = inner
+        super().__init__(inner)
         self.before_fetch = before_fetch
 
     def start(self, action_name: str) -> None:
         """Pass on, after the call where a training batch is about to be fetched."""
-        if action_name == self.ACTION:
-            self.before_fetch()
+        if action_name == self.FETCH:
+            with self.inner.profile(self.CALL):
+                self.before_fetch()
         self.inner.start(action_name)
-
-    def stop(self, action_name: str) -> None:
-        """Pass on."""
-        self.inner.stop(action_name)
 
     def profile(self, action_name: str) -> Any:
         """Pass on: fetching is announced by `start`, never by this."""
         return self.inner.profile(action_name)
-
-    def describe(self) -> None:
-        """Pass on."""
-        self.inner.describe()
-
-    def teardown(self, stage: str | None) -> None:
-        """Pass on."""
-        self.inner.teardown(stage)
 
 
 class ExactResume(Callback):
@@ -93,7 +83,7 @@ class ExactResume(Callback):
         self.dirpath = dirpath
         self.every_n_steps = every_n_steps
         self._loaded: dict[str, Any] | None = None
-        self._profiler: Profiler | None = None
+        self._listener: FetchListener | None = None
         self._previous_handler: Any = None
         self._hosts: Any = None
         self._terminated = False
@@ -107,8 +97,8 @@ class ExactResume(Callback):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if stage == "fit":
-            self._profiler = trainer.profiler
-            trainer.profiler = FetchProfiler(trainer.profiler, lambda: self._before_fetch(trainer, pl_module))
+            self._listener = FetchListener(trainer.profiler, lambda: self._before_fetch(trainer, pl_module))
+            trainer.profiler = self._listener
             self._last_step, self._saved_step = -1, 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -205,7 +195,7 @@ class ExactResume(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give back the profiler; pass on a signal that came after the last step."""
-        self._give_back_profiler(trainer)
+        self._stop_listening(trainer)
         if self._terminated:
             self._terminated = False
             signal.raise_signal(signal.SIGTERM)
@@ -213,16 +203,17 @@ class ExactResume(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give back the profiler and the handler of SIGTERM."""
         self._give_back_handler()
-        self._give_back_profiler(trainer)
+        self._stop_listening(trainer)
 
     def _give_back_handler(self) -> None:
         if self._previous_handler is not None:
             signal.signal(signal.SIGTERM, self._previous_handler)
             self._previous_handler = None
 
-    def _give_back_profiler(self, trainer: Any) -> None:
-        if self._profiler is not None:
-            trainer.profiler, self._profiler = self._profiler, None
+    def _stop_listening(self, trainer: Any) -> None:
+        if self._listener is not None:
+            remove_listener(trainer, self._listener)
+            self._listener = None
 
 
 def finish_on_resume(fit_loop: dict[str, Any]) -> None:

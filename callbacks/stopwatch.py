@@ -6,6 +6,8 @@ from functools import cache
 
 from pytorch_lightning.profilers import PassThroughProfiler, Profiler
 
+from callbacks.profilers import Listener
+
 SHARES = ("data", "forward", "backward", "optimizer", "callbacks", "logging", "other")
 
 
@@ -25,7 +27,7 @@ def share_of(action: str) -> str | None:
     return "logging" if action.startswith("[LightningModule]") and action.endswith(".on_train_batch_end") else None
 
 
-class Stopwatch(Profiler):
+class Stopwatch(Listener):
     """Adds up where the time goes: each moment belongs to the innermost action that has a share.
 
     After the last hook of a batch until the next one is fetched, Lightning hands metrics to the loggers; that time
@@ -36,8 +38,7 @@ class Stopwatch(Profiler):
     """
 
     def __init__(self, inner: Profiler) -> None:
-        super().__init__(inner.dirpath, inner.filename)
-        self.inner = inner
+        super().__init__(inner)
         self.passes_on = not isinstance(inner, PassThroughProfiler)
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.paused = False
@@ -78,11 +79,3 @@ class Stopwatch(Profiler):
         if not self.paused:
             self.seconds[self._stack[-1]] += now - self._last
         self._last = now
-
-    def describe(self) -> None:
-        """Pass on."""
-        self.inner.describe()
-
-    def teardown(self, stage: str | None) -> None:
-        """Pass on."""
-        self.inner.teardown(stage)

@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.data import extract_batch_size
 from torch.utils.flop_counter import FlopCounterMode
 
+from callbacks.profilers import remove_listener
 from callbacks.stopwatch import SHARES, Stopwatch
 
 DTYPES = {"16": torch.float16, "bf16": torch.bfloat16, "64": torch.float64}
@@ -135,9 +136,9 @@ class Throughput(Callback):
     def teardown(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         """Give back the profiler."""
         self._stop_counting()
-        if self._stopwatch is not None and trainer.profiler is self._stopwatch:
-            trainer.profiler = self._stopwatch.inner
-        self._stopwatch = None
+        if self._stopwatch is not None:
+            remove_listener(trainer, self._stopwatch)
+            self._stopwatch = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give back the profiler."""

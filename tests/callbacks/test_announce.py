@@ -34,12 +34,24 @@ def trainer(**attributes):
     return cast(Trainer, SimpleNamespace(**defaults | attributes))
 
 
-def test_a_line_goes_to_the_progress_bar_if_there_is_one(capsys, caplog):
+def test_a_line_goes_to_the_log_where_no_bar_is_drawn(caplog):
     with caplog.at_level(logging.INFO):
-        announce(trainer(progress_bar_callback=TQDMProgressBar()), "title", "a bar's line")
-        announce(trainer(), "title", "a log's line")
+        announce(trainer(), "title", "no bar")
+        announce(trainer(progress_bar_callback=TQDMProgressBar()), "title", "a bar that is not drawn")
         announce(trainer(is_global_zero=False), "title", "nobody's line")
-    assert [record.getMessage() for record in caplog.records] == ["a log's line"]
+    assert [record.getMessage() for record in caplog.records] == ["no bar", "a bar that is not drawn"]
+
+
+@pytest.mark.parametrize(("log_every_n_steps", "refresh_rate", "by_bar"), [(1, 1, True), (50, 1, False), (1, 0, False)])
+def test_the_event_is_told_by_the_bar_while_it_is_open_and_by_the_log_after(
+    capsys, caplog, log_every_n_steps, refresh_rate, by_bar
+):
+    callbacks = [TQDMProgressBar(refresh_rate=refresh_rate), SymmetryBreaking(every_n_steps=1)]
+    with caplog.at_level(logging.INFO):
+        train(Kicked(), callbacks, steps=8, enable_progress_bar=True, log_every_n_steps=log_every_n_steps)
+    sentence = "symmetry broke at step 3"
+    assert (sentence in capsys.readouterr().out) == by_bar
+    assert any(sentence in record.getMessage() for record in caplog.records) != by_bar
 
 
 @pytest.mark.parametrize(("offline", "alerts"), [(False, [("title", "text")]), (True, [])])

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning import Callback
-from pytorch_lightning.profilers import SimpleProfiler
+from pytorch_lightning.profilers import PassThroughProfiler, SimpleProfiler
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from callbacks import Throughput
+from callbacks import ExactResume, Throughput
 from callbacks.stopwatch import SHARES, Stopwatch, share_of
 from callbacks.throughput import peak_flops, peak_memory
 from tests.callbacks.training import Wrapped, images, train
@@ -148,3 +148,9 @@ def test_peaks_of_the_device():
     device = torch.device("cpu")
     assert peak_flops(device, torch.float32, size=256) > peak_flops(device, torch.float32, size=2)
     assert (peak_memory(device) or 0) > 2**20
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_profiler_is_given_back_whatever_else_listened(tmp_path, order):
+    trainer: Any = train(Wrapped(network()), [Throughput(), ExactResume(str(tmp_path))][::order], steps=2)[0]
+    assert type(trainer.profiler) is PassThroughProfiler
