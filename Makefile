@@ -28,10 +28,15 @@ demo: $(READY)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-# Ratios of contenders that take turns; the table lies beside the JSON. RESULTS chooses another place.
-RESULTS ?= sweeps/results/benchmarks_cpu.json
+# Ratios of contenders that take turns; each file's table lies beside its JSON. RESULTS chooses another place.
+RESULTS ?= sweeps/results/benchmarks_cpu
+BENCHMARKS ?= $(patsubst tests/benchmarks/bench_%.py,%,$(wildcard tests/benchmarks/bench_*.py))
 bench: $(READY)
-	$(BIN)/python -m pytest tests/benchmarks/bench_*.py -p no:cacheprovider --benchmark-json=$(RESULTS)
+	mkdir -p $(RESULTS)
+	for each in $(BENCHMARKS); do \
+		$(BIN)/python -m pytest tests/benchmarks/bench_$$each.py -p no:cacheprovider \
+			--benchmark-json=$(RESULTS)/$$each.json || exit 1; \
+	done
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """Faster execution of the same network: compiled blocks, another memory format."""
 
+from typing import Any
+
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
@@ -13,9 +15,10 @@ RECOMPILE_LIMIT = 256
 class Acceleration(Callback):
     """Options that change how fast a network runs, and with it how it rounds. Off, no bit changes.
 
-    Their effect on symmetry depends on the kernels of the device: ``symbreak audit`` says which of them keep identical
-    channels identical here. Precision is the trainer's own option (``--trainer.precision=bf16-mixed``), fused and
-    foreach optimisers are options of the optimiser (``--optimizer.init_args.fused=true``).
+    Their effect on symmetry depends on the kernels of the device: ``symbreak audit`` says of memory formats, precisions
+    and optimisers whether they keep identical channels identical here; of compiled code a run with
+    ``SymmetryBreaking`` does. Precision is the trainer's own option (``--trainer.precision=bf16-mixed``), fused and
+    foreach optimisers are options of the optimiser (``--optimizer.init_args.fused=true``). All of them are logged.
 
     Args:
         compile: Compile each block by ``torch.compile`` when it first runs. A block is a module whose output the
@@ -41,6 +44,15 @@ class Acceleration(Callback):
             self._compiled = [layer.module for layer in feature_layers(pl_module) if layer.name not in owners]
             for block in self._compiled:
                 block.forward = torch.compile(block.forward, dynamic=False)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell every logger what is on, as ``acceleration/<option>``."""
+        facts: dict[str, Any] = {"compile": self.compile, "channels_last": self.channels_last}
+        facts |= {"precision": str(trainer.precision)}
+        for option in ("fused", "foreach"):
+            facts[option] = [optimizer.defaults.get(option) for optimizer in trainer.optimizers]
+        for logger in trainer.loggers:
+            logger.log_hyperparams({f"acceleration/{option}": value for option, value in facts.items()})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the compiled code off; the weights stay in their memory format."""

@@ -20,8 +20,8 @@ class FeatureDiversity(Monitor):
     ``diversity/backward_correlation``          mean over layers
     ``diversity/kernel_correlation/<layer>``    the same over all pairs of spatial kernels
     ``diversity/kernel_correlation``            mean over layers
-    ``diversity/total``                         sum over layers of ln sqrt(1 - backward^2); -inf for a fully
-                                                symmetric layer
+    ``diversity/total``                         sum over layers of ln sqrt(1 - backward^2); for a fully symmetric
+                                                layer -inf, or what rounding leaves of it, below -6
     ``diversity/feature_correlation/<layer>``   mean absolute correlation over pairs of channels of the output
     ``diversity/feature_correlation``           mean over hidden layers
     =========================================== ======================================================================

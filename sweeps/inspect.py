@@ -33,15 +33,19 @@ def inspect(
     target: str,
     output: Path | None = None,
     arguments: dict[str, Any] | None = None,
+    checkpoint: Path | None = None,
     similarity: float = 0.999,
 ) -> Path:
     """Show the diversity of one network's weights: copies and dead filters by name, correlations, ranks.
 
     Args:
         target: A checkpoint (Lightning's, or a file with a state_dict), read without unpickling any code, or the import
-            path of a network or of a function that makes one, such as torchvision.models.resnet18.
+            path of a network or of a function that makes one, such as torchvision.models.resnet18. A checkpoint does
+            not tell the types of its layers: weights count as (outputs, inputs, ...), the wrong way round for a
+            transposed convolution.
         output: HTML page to write (default: runs/inspect-NAME.html).
         arguments: Keyword arguments for the network at an import path, such as '{num_classes: 10}'.
+        checkpoint: What the network at an import path loads, so that the types of its layers are known.
         similarity: Filters whose cosine is at least this count as copies.
 
     Returns:
@@ -53,7 +57,15 @@ def inspect(
     if not 0 < similarity <= 1:
         raise UsageError(f"similarity={similarity} must be above 0 and at most 1")
     path = Path(target)
-    weights = read_weights(path) if path.exists() else weights_of(make_network(target, arguments or {}))
+    if path.exists():
+        if checkpoint is not None:
+            raise UsageError(f"--checkpoint goes with an import path, and {target} is a file")
+        weights = read_weights(path)
+    else:
+        network = make_network(target, arguments or {})
+        if checkpoint is not None:
+            load(network, checkpoint)
+        weights = weights_of(network)
     if not weights:
         raise UsageError(f"{target} holds no weight of two or more dimensions")
     console = Console()
@@ -84,6 +96,27 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         UsageError: If it is no such file.
     """
+    weights: dict[str, Tensor] = {}
+    for name, value in _read_state(path).items():
+        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1 and value.numel():
+            weights |= _named(str(name), value)
+    return weights
+
+
+def load(network: nn.Module, path: Path) -> None:
+    """Load a checkpoint into a network.
+
+    Raises:
+        UsageError: If the file cannot be read, or names other weights or shapes than the network has.
+    """
+    try:
+        network.load_state_dict(dict(_read_state(path)))
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} does not fit the network: {reason[:300]}") from error
+
+
+def _read_state(path: Path) -> Mapping[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -97,11 +130,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping):
         raise UsageError(f"{path} holds a {type(content).__name__}, not a state_dict")
-    weights: dict[str, Tensor] = {}
-    for name, value in content.items():
-        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1 and value.numel():
-            weights |= _named(str(name), value)
-    return weights
+    return content
 
 
 def _named(name: str, weight: Tensor) -> dict[str, Tensor]:

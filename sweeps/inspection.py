@@ -114,7 +114,8 @@ def copies(weight: Tensor, similarity: float, dead: Sequence[int] = ()) -> list[
     rows = weight.flatten(1)
     alive = [index for index in range(len(rows)) if index not in set(dead)]
     first_by_bits: dict[bytes, int] = {}
-    firsts = {index: first_by_bits.setdefault(rows[index].float().numpy().tobytes(), index) for index in alive}
+    bits = rows.contiguous().view(torch.uint8).numpy()
+    firsts = {index: first_by_bits.setdefault(bits[index].tobytes(), index) for index in alive}
     if len(rows) <= LARGEST:
         heads = sorted(set(firsts.values()))
         units = torch.nn.functional.normalize(rows[heads].double(), dim=1)

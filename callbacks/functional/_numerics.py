@@ -34,7 +34,7 @@ def power_of_two_scale(x: Tensor, dim: int | None = None) -> Tensor:
         Powers of two in float32 or float64; 1 for zeros, infinities and NaN.
     """
     smallest, largest = torch.aminmax(x) if dim is None else (x.amin(dim, True), x.amax(dim, True))
-    size = at_least_single(torch.maximum(largest, -smallest))
+    size = torch.maximum(at_least_single(largest), -at_least_single(smallest))
     limit = 1022 if size.dtype == torch.float64 else 126  # beyond it 2^e is no normal number
     return torch.ldexp(torch.ones_like(size), -torch.frexp(size).exponent.clamp(-limit, limit))
 

@@ -44,11 +44,16 @@ def mean_pairwise_correlation(rows: Tensor) -> Tensor:
 def forward_correlation(weight: Tensor) -> Tensor:
     """Mean correlation over pairs of filters W[o], the incoming weights of a unit.
 
+    2 / (C_out (C_out - 1)) sum_(o < p) corr(W[o], W[p]): :func:`mean_pairwise_correlation` of the rows W[o].
+
     Args:
         weight: (C_out, C_in, ...).
 
     Returns:
         0-dim tensor in [-1, 1].
+
+    Source:
+        The correlation of forward kernels in Blumenfeld, Gilboa and Soudry, ICML 2020.
     """
     return mean_pairwise_correlation(weight)
 
@@ -56,11 +61,16 @@ def forward_correlation(weight: Tensor) -> Tensor:
 def backward_correlation(weight: Tensor) -> Tensor:
     """Mean correlation over pairs of W[:, i], the outgoing weights of a unit.
 
+    2 / (C_in (C_in - 1)) sum_(i < j) corr(W[:, i], W[:, j]): :func:`mean_pairwise_correlation` of the columns.
+
     Args:
         weight: (C_out, C_in, ...).
 
     Returns:
         0-dim tensor in [-1, 1].
+
+    Source:
+        The correlation of backward kernels in Blumenfeld, Gilboa and Soudry, ICML 2020.
     """
     return mean_pairwise_correlation(weight.transpose(0, 1))
 
@@ -68,11 +78,16 @@ def backward_correlation(weight: Tensor) -> Tensor:
 def kernel_correlation(weight: Tensor) -> Tensor:
     """Mean correlation over pairs of the C_out * C_in spatial kernels; 1 where a kernel is a single number.
 
+    :func:`mean_pairwise_correlation` of the n = C_out * C_in rows W[o, i].
+
     Args:
         weight: (C_out, C_in, ...).
 
     Returns:
         0-dim tensor in [-1, 1].
+
+    Source:
+        The correlation of all kernels of a layer in Blumenfeld, Gilboa and Soudry, ICML 2020.
     """
     return mean_pairwise_correlation(weight.flatten(0, 1))
 
@@ -80,7 +95,8 @@ def kernel_correlation(weight: Tensor) -> Tensor:
 def cross_layer_correlation(a: Tensor, b: Tensor) -> Tensor:
     """Mean cosine between each filter of one layer and each filter of another, from the sums of the unit filters.
 
-    A zero filter counts as cosine 1 with every other, as in :func:`mean_pairwise_correlation`.
+    1 / (n m) sum_(i, j) cos(a_i, b_j) = (sum_i a_i / ||a_i||) . (sum_j b_j / ||b_j||) / (n m). A zero filter counts as
+    cosine 1 with every other, as in :func:`mean_pairwise_correlation`.
 
     Args:
         a: (n, ...) filters.
@@ -91,6 +107,9 @@ def cross_layer_correlation(a: Tensor, b: Tensor) -> Tensor:
 
     Raises:
         ValueError: if the filters differ in size.
+
+    Source:
+        This project's own, after the correlations within a layer.
     """
     if a[0].numel() != b[0].numel():
         raise ValueError(f"filters of equal fan-in are needed, got {a[0].numel()} and {b[0].numel()} weights")
@@ -111,6 +130,9 @@ def feature_correlation(features: Tensor, dim: int = 1) -> Tensor:
 
     Returns:
         0-dim tensor in [0, 1].
+
+    Source:
+        This project's own: the correlations of Blumenfeld, Gilboa and Soudry, ICML 2020, of features, not weights.
     """
     rows = at_least_single(features.detach().movedim(dim, 0).flatten(1))
     products, varying = _correlations(rows) or _correlations_of_any(rows)

@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from callbacks.functional._numerics import CHUNK_ELEMENTS, DEVICE_CHUNKS, chunks, wide
+from callbacks.functional._numerics import CHUNK_ELEMENTS, DEVICE_CHUNKS, chunks, is_true, wide
 
 PROBED = 4  # places of the first inner axis that are looked at before whole rows are
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -24,11 +24,15 @@ def distinct_rows(rows: Tensor) -> Tensor:
         rows: (n, ...), any dtype of 1, 2, 4 or 8 bytes.
 
     Returns:
-        0-dim floating-point tensor with the whole number between 1 and n.
+        0-dim floating-point tensor with the whole number between 1 and n: |{bits of row i : i < n}|.
+
+    Source:
+        This project's own; the hash is linear with the multipliers of SplitMix64 (G. Steele, D. Lea and C. Flood,
+        "Fast splittable pseudorandom number generators", OOPSLA 2014).
     """
     bits = rows.detach().view(_INTEGERS[rows.element_size()])
     bits = bits.unsqueeze(-1) if bits.ndim < 2 else bits
-    if bits.device.type != "cpu":
+    if bits.device.type != "cpu" or not is_true(bits.flatten()[0] == bits.flatten()[0]):  # vmap has no values at hand
         return _distinct_by_order(bits)
     return torch.tensor(_distinct_by_value(bits), dtype=wide(bits.device))
 

@@ -16,13 +16,17 @@ SAFE_NORMS = (1e-6, 1e15)  # of a row, between which float32 neither loses nor o
 
 
 def mean_square(x: Tensor) -> Tensor:
-    """Mean of x^2 over all entries, in float64.
+    """Mean of x^2 over all entries, (1 / n) sum_i x_i^2, in float64.
 
     Args:
         x: any shape, any floating-point dtype.
 
     Returns:
-        0-dim tensor.
+        0-dim tensor, in squared units of ``x``.
+
+    Source:
+        The length of signals in B. Poole et al., "Exponential expressivity in deep neural networks through transient
+        chaos", NeurIPS 2016, and of gradients in S. Schoenholz et al., "Deep information propagation", ICLR 2017.
     """
     x = at_least_single(x.detach())
     square = square_sum(x)
@@ -43,6 +47,9 @@ def input_cosine(features: Tensor) -> Tensor:
 
     Returns:
         0-dim tensor in [-1, 1]; NaN for a single input, which has no pair.
+
+    Source:
+        The correlation between two inputs in B. Poole et al., NeurIPS 2016, as a mean over a batch.
     """
     total, present = direction_sum(features)
     return cosine_of_sum(total, present, torch.full_like(present, len(features)))

@@ -65,7 +65,9 @@ def stable_rank(matrix: Tensor) -> Tensor:
 
 
 def numerical_rank(matrix: Tensor, tol: float = 1e-4) -> Tensor:
-    """Number of singular values above ``tol`` times the largest; 0 for a zero matrix.
+    """Number of singular values above ``tol`` times the largest, |{i : s_i > tol s_1}|; 0 for a zero matrix.
+
+    Source: G. Golub and C. Van Loan, "Matrix computations", on the numerical rank.
 
     Args:
         matrix: (P, Q).

@@ -11,8 +11,7 @@ from callbacks.functional._numerics import at_least_single, chunks, is_true, pow
 from callbacks.functional.correlation import backward_correlation, forward_correlation, mean_from_unit_sum
 
 SAFE = (1e-24, 1e24)  # sums of squares of a kernel between which no product leaves the range of float32
-NEARLY_CONSTANT = 1e-3  # spread of a kernel relative to its sum of squares, below which it is shifted first
-CANCELLATION = 2  # mean of the inverse of that ratio, by which rounding grows, above which kernels are shifted first
+CANCELLATION = 2  # mean over kernels of sum of squares / spread, by which rounding grows, up to which none is shifted
 
 
 class WeightCorrelations(NamedTuple):
@@ -31,7 +30,8 @@ def weight_correlations(weight: Tensor) -> WeightCorrelations:
     all is taken relative to a number of each row, so that nearly constant rows lose no digits and constant ones give an
     exact 0. Memory beyond the weight: a few chunks and O(C_in).
 
-    Kernels whose entries differ by less than 1e-19 of their filter's largest entry count as constant here.
+    Kernels whose entries differ by less than 1e-19 of their filter's largest entry count as constant here, and inputs
+    whose weights are below 1e-17 of the layer's largest lose digits.
 
     Args:
         weight: (C_out, C_in, ...).
@@ -62,11 +62,9 @@ def _from_products(w: Tensor) -> WeightCorrelations | None:
         square = (values.mul_(values).flatten(0, 1) @ ones).view(part.shape[:2])
         mean = (rows @ (ones / taps)).view(part.shape[:2])
         spread = torch.addcmul(square, mean, mean, value=-taps)
-        (low, high), rest = square.aminmax(), spread.sub(square, alpha=NEARLY_CONSTANT).amin()
-        if not is_true((low > SAFE[0]) & (high < SAFE[1]) & (rest >= 0)):
-            return None
-        inverse = spread.rsqrt()
-        if not is_true((square * inverse).flatten() @ inverse.flatten() <= CANCELLATION * square.numel()):
+        inverse = spread.rsqrt()  # not a number where rounding has left less than nothing
+        (low, high), growth = square.aminmax(), torch.dot((square * inverse).flatten(), inverse.flatten())
+        if not is_true((low > SAFE[0]) & (high < SAFE[1]) & (growth <= CANCELLATION * square.numel())):
             return None
         shift = (inverse * mean).sum(1, keepdim=True)
         kernel_sum += (torch.matmul(inverse[:, None], part).squeeze(1) - shift).sum(0, dtype=torch.float64)
@@ -152,8 +150,7 @@ def _kernels(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     kernel's first entry, so that a constant kernel becomes exactly 0 and a nearly constant one keeps its digits.
     """
     mean, square, spread = _moments(x)
-    ordinary = (spread >= NEARLY_CONSTANT * square).all() & ((square / spread).mean() <= CANCELLATION)
-    if is_true(ordinary):
+    if is_true((spread > 0).all() & ((square / spread).mean() <= CANCELLATION)):
         return x, torch.zeros_like(mean), mean, spread
     first = x[:, :, 0].clone()
     x -= first[:, :, None]

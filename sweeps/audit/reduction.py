@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from callbacks.all_reduce import ordered_mean, ordered_sum
+from sweeps.audit.checks import repeat
 from sweeps.audit.findings import DTYPES, Case, Finding, Precision, judge
 from sweeps.audit.operations import Inputs
 from sweeps.audit.processes import run_ranks
@@ -21,7 +22,7 @@ REDUCTIONS = {
     "all_reduce_ordered": "the same, through ordered_all_reduce",
     SIMULATED: "the same, by gloo's ring simulated in one process, without any communication",
 }
-_REPETITIONS = 3
+_REPETITIONS = 2
 _MAX_SEGMENT_BYTES = 2**20
 
 
@@ -90,8 +91,11 @@ def _rows(case: Case, flat: Tensor) -> Tensor:
 
 
 def _simulate(case: Case) -> list[Tensor]:
-    addends = torch.stack([_gradient(case, rank) / case.world_size for rank in range(case.world_size)])
-    return [_rows(case, ring_all_reduce(addends)) for _ in range(_REPETITIONS)]
+    def build() -> Callable[[], Tensor]:
+        addends = torch.stack([_gradient(case, rank) / case.world_size for rank in range(case.world_size)])
+        return lambda: _rows(case, ring_all_reduce(addends))
+
+    return repeat(build, _REPETITIONS)
 
 
 def _judge_on_ranks(wanted: Sequence[Case]) -> list[Finding]:
@@ -102,9 +106,13 @@ def _judge_on_ranks(wanted: Sequence[Case]) -> list[Finding]:
 
 
 def _reduce(case: Case, group: dist.ProcessGroup) -> list[Tensor]:
-    own = _gradient(case, dist.get_rank(), "cuda" if dist.get_backend() == "nccl" else "cpu")
     reduce = _ordered_mean if case.operation == "all_reduce_ordered" else _default_mean
-    return [_rows(case, reduce(own, group)) for _ in range(_REPETITIONS)]
+
+    def build() -> Callable[[], Tensor]:
+        own = _gradient(case, dist.get_rank(), "cuda" if dist.get_backend() == "nccl" else "cpu")
+        return lambda: _rows(case, reduce(own, group))
+
+    return repeat(build, _REPETITIONS)
 
 
 def _default_mean(tensor: Tensor, group: dist.ProcessGroup) -> Tensor:

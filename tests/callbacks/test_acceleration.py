@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from callbacks import Acceleration, SymmetryBreaking
@@ -94,3 +95,16 @@ def test_channels_last_reaches_the_feature_maps():
     plain = fit()[0]
     for one, other in zip(module.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_all_options_are_logged(tmp_path):
+    logger = CSVLogger(tmp_path)
+    train(Wrapped(network()), [Acceleration(channels_last=True)], steps=1, logger=logger, precision="bf16-mixed")
+    logged = {key: value for key, value in logger.experiment.hparams.items() if key.startswith("acceleration/")}
+    assert logged == {
+        "acceleration/compile": False,
+        "acceleration/channels_last": True,
+        "acceleration/precision": "bf16-mixed",
+        "acceleration/fused": [None],
+        "acceleration/foreach": [None],
+    }

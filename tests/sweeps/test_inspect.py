@@ -139,3 +139,26 @@ def test_hostile_names_are_escaped(tmp_path, capsys):
     assert "<script" not in page.read_text()
     assert "&lt;script&gt;" in page.read_text()
     assert "[bold]" in "".join(capsys.readouterr().out.split())
+
+
+def test_a_network_that_loads_a_checkpoint_has_layers_of_known_types(tmp_path, capsys):
+    network = nn.ConvTranspose2d(4, 6, 3)
+    with torch.no_grad():
+        network.weight[:, 2] = 0
+        network.weight[:, 5] = network.weight[:, 4]
+    torch.save(network.state_dict(), tmp_path / "up.ckpt")
+    arguments = {"in_channels": 4, "out_channels": 6, "kernel_size": 3}
+    page = inspect("torch.nn.ConvTranspose2d", tmp_path / "a.html", arguments, tmp_path / "up.ckpt")
+    assert "dead filters 2" in page.read_text()
+    assert "filters 4, 5 are copies of one" in page.read_text()
+    with pytest.raises(UsageError, match=r"does not fit the network: .*size mismatch for weight"):
+        inspect("torch.nn.ConvTranspose2d", None, arguments | {"in_channels": 3}, tmp_path / "up.ckpt")
+    with pytest.raises(UsageError, match="--checkpoint goes with an import path"):
+        inspect(str(tmp_path / "up.ckpt"), checkpoint=tmp_path / "up.ckpt")
+
+
+def test_filters_that_differ_in_a_bit_of_float64_are_no_copies_of_that_kind(monkeypatch):
+    monkeypatch.setattr("sweeps.inspection.LARGEST", 1)
+    weight = torch.ones(3, 4, dtype=torch.float64)
+    weight[2, 3] += 1e-15
+    assert copies(weight, 1.0) == [(0, 1)]

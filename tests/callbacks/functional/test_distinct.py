@@ -65,3 +65,10 @@ def test_a_collision_of_the_hash_never_gives_a_wrong_count(monkeypatch):
     monkeypatch.setattr(distinct, "_multipliers", lambda count, device: torch.zeros(count, dtype=torch.int64))
     assert distinct_rows(rows) == 2
     assert torch.isnan(_distinct_by_order(rows.view(torch.int32)))
+
+
+def test_replicas_are_counted_by_vmap():
+    rows = torch.randn(5, 6, 4)
+    rows[1, 3] = rows[1, 0]
+    rows[2] = rows[2, 0]
+    assert torch.vmap(distinct_rows)(rows).tolist() == [6, 5, 1, 6, 6]
