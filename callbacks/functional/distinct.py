@@ -32,7 +32,8 @@ def distinct_rows(rows: Tensor) -> Tensor:
     """
     bits = rows.detach().view(_INTEGERS[rows.element_size()])
     bits = bits.unsqueeze(-1) if bits.ndim < 2 else bits
-    if bits.device.type != "cpu" or not is_true(bits.flatten()[0] == bits.flatten()[0]):  # vmap has no values at hand
+    first = bits[(0,) * bits.ndim]
+    if not is_true(first == first):  # an accelerator's values, and those under vmap, are not at hand
         return _distinct_by_order(bits)
     return torch.tensor(_distinct_by_value(bits), dtype=wide(bits.device))
 

@@ -63,11 +63,16 @@ def _sums(x: Tensor, dim: int, scale: Tensor | None) -> tuple[Tensor, Tensor]:
     square, spread, buffer = shift.new_zeros(()), shift.new_zeros(()), None
     for part in chunks(x, dim):
         buffer = first.new_empty(part.numel()) if buffer is None else buffer
-        values = buffer[: part.numel()].view(part.shape).copy_(part)
-        if scale is not None:
-            values *= scale
-        square = square + square_sum(values)
-        values -= first
+        values = buffer[: part.numel()].view(part.shape)
+        if scale is None and part.dtype == first.dtype and part.is_contiguous():
+            square = square + square_sum(part)
+            torch.sub(part, first, out=values)
+        else:
+            values.copy_(part)
+            if scale is not None:
+                values *= scale
+            square = square + square_sum(values)
+            values -= first
         spread = spread + square_sum(values)
         shift = shift + values.sum(dim, keepdim=True)
     return (spread - shift.square().sum() / x.shape[dim]).clamp(min=0), square
