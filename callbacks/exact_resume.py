@@ -2,54 +2,22 @@
 
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.utilities import CombinedLoader, rank_zero_warn
 from torchmetrics import Metric
 
 from callbacks.checkpoint_io import AtomicCheckpointIO
-from callbacks.profilers import Listener, remove_listener
+from callbacks.profilers import FetchListener, remove_listener
 from callbacks.random_state import random_state, set_random_state
 
 KEY = "exact_resume"
 FILE_NAME = "resume.ckpt"
 PREEMPTED = 128 + signal.SIGTERM
-
-
-class FetchListener(Listener):
-    """Calls a function before each training batch is fetched.
-
-    This is the only moment between two training steps that Lightning announces: everything of the last step is done,
-    validation, schedulers and logging included, and nothing of the next has begun.
-
-    Args:
-        inner: The trainer's own profiler, to which the call is announced as a callback's.
-        before_fetch: What is called.
-    """
-
-    FETCH = "[_TrainingEpochLoop].train_dataloader_next"
-    CALL = "[Callback]ExactResume.before_fetch"
-
-    def __init__(self, inner: Profiler, before_fetch: Callable[[], None]) -> None:
-        super().__init__(inner)
-        self.before_fetch = before_fetch
-
-    def start(self, action_name: str) -> None:
-        """Pass on, after the call where a training batch is about to be fetched."""
-        if action_name == self.FETCH:
-            with self.inner.profile(self.CALL):
-                self.before_fetch()
-        self.inner.start(action_name)
-
-    def profile(self, action_name: str) -> Any:
-        """Pass on: fetching is announced by `start`, never by this."""
-        return self.inner.profile(action_name)
 
 
 class ExactResume(Callback):
