@@ -1,20 +1,20 @@
 """What is watched and controlled during training."""
 
-from callbacks import functional
-from callbacks.acceleration import Acceleration
-from callbacks.activation_metrics import FeatureAsymmetry, FeatureCorrelation, InputCosine, MeanSquare
-from callbacks.all_reduce import OrderedDDPStrategy, ordered_all_reduce
-from callbacks.checkpoint_io import AtomicCheckpointIO
-from callbacks.determinism import Determinism, RoundingNoise, determinism_mode, determinism_state
-from callbacks.environment import environment
-from callbacks.exact_resume import ExactResume
-from callbacks.feature_diversity import FeatureDiversity
-from callbacks.lottery_ticket import LotteryTicket
-from callbacks.rank_trajectory import RankTrajectory
-from callbacks.signal_propagation import SignalPropagation
-from callbacks.stop_at_level import StopAtLevel
-from callbacks.symmetry_breaking import SymmetryBreaking
-from callbacks.throughput import Throughput
+from symbreak.callbacks import functional
+from symbreak.callbacks.acceleration import Acceleration
+from symbreak.callbacks.activation_metrics import FeatureAsymmetry, FeatureCorrelation, InputCosine, MeanSquare
+from symbreak.callbacks.all_reduce import OrderedDDPStrategy, ordered_all_reduce
+from symbreak.callbacks.checkpoint_io import AtomicCheckpointIO
+from symbreak.callbacks.determinism import Determinism, RoundingNoise, determinism_mode, determinism_state
+from symbreak.callbacks.environment import environment
+from symbreak.callbacks.exact_resume import ExactResume
+from symbreak.callbacks.feature_diversity import FeatureDiversity
+from symbreak.callbacks.lottery_ticket import LotteryTicket
+from symbreak.callbacks.rank_trajectory import RankTrajectory
+from symbreak.callbacks.signal_propagation import SignalPropagation
+from symbreak.callbacks.stop_at_level import StopAtLevel
+from symbreak.callbacks.symmetry_breaking import SymmetryBreaking
+from symbreak.callbacks.throughput import Throughput
 
 __all__ = [
     "Acceleration",

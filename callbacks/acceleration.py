@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
-from callbacks.layers import feature_layers, weight_layers
+from symbreak.callbacks.layers import feature_layers, weight_layers
 
 RECOMPILE_LIMIT = 256
 """Blocks of one class share a cache: one entry for each shape, in training and in evaluation."""

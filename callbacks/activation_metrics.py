@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from callbacks.functional._numerics import wide
-from callbacks.functional.propagation import cosine_of_sum, direction_sum, mean_square
-from callbacks.functional.symmetry import scaled_sums
+from symbreak.callbacks.functional._numerics import wide
+from symbreak.callbacks.functional.propagation import cosine_of_sum, direction_sum, mean_square
+from symbreak.callbacks.functional.symmetry import scaled_sums
 
 
 class MeanSquare(Metric):
-    """Mean of x^2 over all entries: :func:`~callbacks.functional.mean_square` of all data."""
+    """Mean of x^2 over all entries: ``functional.mean_square`` of all data."""
 
     full_state_update = False
     total: Tensor
@@ -38,7 +38,7 @@ class MeanSquare(Metric):
 
 
 class InputCosine(Metric):
-    """Mean cosine between the features of different inputs: :func:`~callbacks.functional.input_cosine` of all data."""
+    """Mean cosine between the features of different inputs, ``functional.input_cosine`` of all data."""
 
     full_state_update = False
     total: Tensor
@@ -64,7 +64,7 @@ class InputCosine(Metric):
 
 
 class FeatureAsymmetry(Metric):
-    """Asymmetry of the channels: :func:`~callbacks.functional.asymmetry` of all data.
+    """Asymmetry of the channels: ``functional.asymmetry`` of all data.
 
     Args:
         dim: the axis of the channels.
@@ -93,7 +93,7 @@ class FeatureAsymmetry(Metric):
 
 
 class FeatureCorrelation(Metric):
-    """Mean absolute correlation over pairs of channels: :func:`~callbacks.functional.feature_correlation` of all data.
+    """Mean absolute correlation over pairs of channels, ``functional.feature_correlation`` of all data.
 
     The states are the moments of the channels, (C,) and (C, C), and their ranges, which tell constant channels apart.
 

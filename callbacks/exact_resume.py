@@ -11,9 +11,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import CombinedLoader, rank_zero_warn
 from torchmetrics import Metric
 
-from callbacks.checkpoint_io import AtomicCheckpointIO
-from callbacks.profilers import FetchListener, remove_listener
-from callbacks.random_state import random_state, set_random_state
+from symbreak.callbacks.checkpoint_io import AtomicCheckpointIO
+from symbreak.callbacks.profilers import FetchListener, remove_listener
+from symbreak.callbacks.random_state import random_state, set_random_state
 
 KEY = "exact_resume"
 FILE_NAME = "resume.ckpt"

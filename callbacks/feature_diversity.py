@@ -4,8 +4,8 @@ import math
 
 from torch import Tensor
 
-from callbacks.functional import feature_correlation, weight_correlations
-from callbacks.monitor import Measures, Monitor, Row
+from symbreak.callbacks.functional import feature_correlation, weight_correlations
+from symbreak.callbacks.monitor import Measures, Monitor, Row
 
 
 class FeatureDiversity(Monitor):
@@ -27,7 +27,7 @@ class FeatureDiversity(Monitor):
     =========================================== ======================================================================
 
     A layer with nothing to pair (one filter, one input per group, kernels of one number) has no such key. When and
-    where is measured, and the arguments, are as in :class:`~callbacks.monitor.Monitor`.
+    where is measured, and the arguments, are as in :class:`~symbreak.callbacks.monitor.Monitor`.
     """
 
     family = "diversity"

@@ -9,9 +9,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from callbacks.device_buffer import DeviceBuffer
-from callbacks.layers import FeatureLayer, WeightLayer, feature_layers, first_tensor, weight_layers
-from callbacks.schedule import Schedule
+from symbreak.callbacks.device_buffer import DeviceBuffer
+from symbreak.callbacks.layers import FeatureLayer, WeightLayer, feature_layers, first_tensor, weight_layers
+from symbreak.callbacks.schedule import Schedule
 
 LOG_EVERY_N_STEPS = 50
 """How often to flush where the trainer logs nothing of its own."""

@@ -6,8 +6,8 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.functional.rank import effective_rank_of, numerical_rank_of, singular_values, stable_rank_of
-from callbacks.monitor import Measures, Monitor
+from symbreak.callbacks.functional.rank import effective_rank_of, numerical_rank_of, singular_values, stable_rank_of
+from symbreak.callbacks.monitor import Measures, Monitor
 
 RANKS = {"effective_rank": effective_rank_of, "stable_rank": stable_rank_of, "numerical_rank": numerical_rank_of}
 

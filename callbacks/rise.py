@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from callbacks.functional import Growth, growth
+from symbreak.callbacks.functional import Growth, growth
 
 LOW, HIGH = 1e-6, 1e-2
 CAPACITY = 4096

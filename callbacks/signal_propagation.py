@@ -10,10 +10,10 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from callbacks.activation_metrics import InputCosine, MeanSquare
-from callbacks.functional._numerics import wide
-from callbacks.layers import FeatureLayer
-from callbacks.monitor import Monitor
+from symbreak.callbacks.activation_metrics import InputCosine, MeanSquare
+from symbreak.callbacks.functional._numerics import wide
+from symbreak.callbacks.layers import FeatureLayer
+from symbreak.callbacks.monitor import Monitor
 
 MEASURES: dict[str, type[Metric]] = {
     "activation_square": MeanSquare,

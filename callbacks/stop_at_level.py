@@ -5,7 +5,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 
-from callbacks.announce import announce
+from symbreak.callbacks.announce import announce
 
 
 class StopAtLevel(Callback):

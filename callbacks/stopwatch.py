@@ -6,7 +6,7 @@ from functools import cache
 
 from pytorch_lightning.profilers import PassThroughProfiler, Profiler
 
-from callbacks.profilers import Listener
+from symbreak.callbacks.profilers import Listener
 
 SHARES = ("data", "forward", "backward", "optimizer", "callbacks", "logging", "other")
 

@@ -7,10 +7,10 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
-from callbacks.announce import announce
-from callbacks.functional import asymmetry, distinct_rows
-from callbacks.monitor import Measures, Monitor, Row
-from callbacks.symmetry_history import SymmetryHistory
+from symbreak.callbacks.announce import announce
+from symbreak.callbacks.functional import asymmetry, distinct_rows
+from symbreak.callbacks.monitor import Measures, Monitor, Row
+from symbreak.callbacks.symmetry_history import SymmetryHistory
 
 
 class SymmetryBreaking(Monitor):
@@ -40,7 +40,7 @@ class SymmetryBreaking(Monitor):
 
     The steps and the growth are logged once they have happened. That symmetry broke, or features escaped, is announced
     in the progress display and by an alert of an online W&B run, unless it was so from the start. When and where is
-    measured is described in :class:`~callbacks.monitor.Monitor`.
+    measured is described in :class:`~symbreak.callbacks.monitor.Monitor`.
 
     Args:
         every_n_steps: distance of two measurements; None for a log-spaced schedule, dense early and sparse late.

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from callbacks.rise import Rise
+from symbreak.callbacks.rise import Rise
 
 Findings = dict[tuple[str, str | None], float]
 

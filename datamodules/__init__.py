@@ -1,9 +1,9 @@
 """What networks are trained on."""
 
-from datamodules.digits import DigitsDataModule
-from datamodules.image_datamodule import ImageDataModule
-from datamodules.image_folder import ImageFolderDataModule
-from datamodules.vision import (
+from symbreak.datamodules.digits import DigitsDataModule
+from symbreak.datamodules.image_datamodule import ImageDataModule
+from symbreak.datamodules.image_folder import ImageFolderDataModule
+from symbreak.datamodules.vision import (
     CIFAR10DataModule,
     CIFAR100DataModule,
     FashionMNISTDataModule,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from datamodules.randomness import generator
+from symbreak.datamodules.randomness import generator
 
 Draws = dict[str, Tensor]
 

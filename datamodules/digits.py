@@ -7,9 +7,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from datamodules.image_datamodule import ImageDataModule, Split
-from datamodules.randomness import stratified_split
-from datamodules.sources import ResidentImages
+from symbreak.datamodules.image_datamodule import ImageDataModule, Split
+from symbreak.datamodules.randomness import stratified_split
+from symbreak.datamodules.sources import ResidentImages
 
 TEST_FRACTION = 0.2
 TEST_SPLIT_SEED = 0

@@ -9,11 +9,11 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from datamodules.augmentation import Appearance, Augmentation
-from datamodules.loaders import EvaluationLoader, TrainingLoader
-from datamodules.order import TrainingOrder, evaluation_batches
-from datamodules.randomness import stratified_split
-from datamodules.sources import Source, channel_statistics
+from symbreak.datamodules.augmentation import Appearance, Augmentation
+from symbreak.datamodules.loaders import EvaluationLoader, TrainingLoader
+from symbreak.datamodules.order import TrainingOrder, evaluation_batches
+from symbreak.datamodules.randomness import stratified_split
+from symbreak.datamodules.sources import Source, channel_statistics
 
 Split = Literal["train", "val", "test"]
 

@@ -16,8 +16,8 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.randomness import generator
-from datamodules.sources import ResidentImages
+from symbreak.datamodules.randomness import generator
+from symbreak.datamodules.sources import ResidentImages
 
 DECODE_BATCH = 256
 STATISTICS_SAMPLES = 4096

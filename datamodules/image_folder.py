@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 from torchvision.transforms import v2
 
-from datamodules.image_datamodule import ImageDataModule, Split
-from datamodules.image_files import ImageFiles, StreamedImages, resident_files
-from datamodules.sources import Source
+from symbreak.datamodules.image_datamodule import ImageDataModule, Split
+from symbreak.datamodules.image_files import ImageFiles, StreamedImages, resident_files
+from symbreak.datamodules.sources import Source
 
 RESIDENT_BYTES = 2**31
 """A split up to this size as uint8 tensor is kept on the training device with `resident="auto"`."""

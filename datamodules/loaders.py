@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.augmentation import Appearance, Augmentation, Draws
-from datamodules.order import TrainingOrder
-from datamodules.sources import Source
+from symbreak.datamodules.augmentation import Appearance, Augmentation, Draws
+from symbreak.datamodules.order import TrainingOrder
+from symbreak.datamodules.sources import Source
 
 Batch = tuple[Tensor, Tensor]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datamodules.randomness import generator
+from symbreak.datamodules.randomness import generator
 
 
 @dataclass

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100, SVHN, FashionMNIST
 
-from datamodules.image_datamodule import ImageDataModule, Split
-from datamodules.sources import ResidentImages
+from symbreak.datamodules.image_datamodule import ImageDataModule, Split
+from symbreak.datamodules.sources import ResidentImages
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

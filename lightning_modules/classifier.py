@@ -9,10 +9,10 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_modules.checks import check_range
-from lightning_modules.imported import import_network, input_channels
-from lightning_modules.initialization import NoiseMode
-from lightning_modules.schemes import Scheme, initialize
+from symbreak.lightning_modules.checks import check_range
+from symbreak.lightning_modules.imported import import_network, input_channels
+from symbreak.lightning_modules.initialization import NoiseMode
+from symbreak.lightning_modules.schemes import Scheme, initialize
 
 SGD_DEFAULTS: dict[str, Any] = {"lr": 0.03, "momentum": 0.9, "weight_decay": 5e-4}
 

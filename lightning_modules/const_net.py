@@ -8,11 +8,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.checks import check_choice, check_depth, check_range
-from lightning_modules.classifier import ImageClassifier
-from lightning_modules.initialization import NoiseMode, add_noise_, averaging_, he_
-from lightning_modules.layers import Regularizer, ScalarBias, ScalarScale, make_regularizer
-from lightning_modules.schemes import Scheme, initialize
+from symbreak.lightning_modules.checks import check_choice, check_depth, check_range
+from symbreak.lightning_modules.classifier import ImageClassifier
+from symbreak.lightning_modules.initialization import NoiseMode, add_noise_, averaging_, he_
+from symbreak.lightning_modules.layers import Regularizer, ScalarBias, ScalarScale, make_regularizer
+from symbreak.lightning_modules.schemes import Scheme, initialize
 
 Init = Literal["zero", "he"]
 Norm = Literal["batch", "scalar"]

@@ -12,7 +12,7 @@ import torch
 from scipy.linalg import hadamard
 from torch import Tensor, nn
 
-from lightning_modules.checks import check_choice, check_range
+from symbreak.lightning_modules.checks import check_choice, check_range
 
 NoiseMode = Literal["additive", "interpolate"]
 HadamardScale = Literal["code", "paper"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightning_modules.checks import check_choice, check_range
+from symbreak.lightning_modules.checks import check_choice, check_range
 
 Regularizer = Literal["dropout", "disout"]
 

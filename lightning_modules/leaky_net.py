@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightning_modules.checks import check_depth, check_range
-from lightning_modules.classifier import ImageClassifier
-from lightning_modules.initialization import NoiseMode, add_noise_, averaging_, cyclic_identity_, he_
-from lightning_modules.layers import Regularizer, ScalarBias, make_regularizer
-from lightning_modules.schemes import Scheme, initialize
+from symbreak.lightning_modules.checks import check_depth, check_range
+from symbreak.lightning_modules.classifier import ImageClassifier
+from symbreak.lightning_modules.initialization import NoiseMode, add_noise_, averaging_, cyclic_identity_, he_
+from symbreak.lightning_modules.layers import Regularizer, ScalarBias, make_regularizer
+from symbreak.lightning_modules.schemes import Scheme, initialize
 
 LETTERS = {
     "1": "averaging",

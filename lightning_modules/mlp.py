@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lightning_modules.checks import check_range
-from lightning_modules.classifier import ImageClassifier
-from lightning_modules.initialization import HadamardScale, NoiseMode
-from lightning_modules.schemes import Scheme, initialize
+from symbreak.lightning_modules.checks import check_range
+from symbreak.lightning_modules.classifier import ImageClassifier
+from symbreak.lightning_modules.initialization import HadamardScale, NoiseMode
+from symbreak.lightning_modules.schemes import Scheme, initialize
 
 
 class MLP(ImageClassifier):

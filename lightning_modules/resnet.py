@@ -11,11 +11,11 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint_sequential
 
-from lightning_modules.checks import check_choice, check_depth, check_range
-from lightning_modules.classifier import ImageClassifier
-from lightning_modules.initialization import HadamardScale, NoiseMode
-from lightning_modules.layers import Regularizer, ScalarBias, ScalarScale, make_regularizer
-from lightning_modules.schemes import Scheme, initialize
+from symbreak.lightning_modules.checks import check_choice, check_depth, check_range
+from symbreak.lightning_modules.classifier import ImageClassifier
+from symbreak.lightning_modules.initialization import HadamardScale, NoiseMode
+from symbreak.lightning_modules.layers import Regularizer, ScalarBias, ScalarScale, make_regularizer
+from symbreak.lightning_modules.schemes import Scheme, initialize
 
 Family = Literal["torchvision", "cifar"]
 Norm = Literal["batch", "scalar"]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from lightning_modules import initialization as init
-from lightning_modules.checks import check_choice
-from lightning_modules.initialization import HadamardScale, NoiseMode, add_noise_
-from lightning_modules.residual import NORM_LAYERS, WEIGHT_LAYERS, Structure, find_structure
+from symbreak.lightning_modules import initialization as init
+from symbreak.lightning_modules.checks import check_choice
+from symbreak.lightning_modules.initialization import HadamardScale, NoiseMode, add_noise_
+from symbreak.lightning_modules.residual import NORM_LAYERS, WEIGHT_LAYERS, Structure, find_structure
 
 Scheme = Literal[
     "default",

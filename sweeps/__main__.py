@@ -1,7 +1,7 @@
-"""`python -m sweeps` is `symbreak`."""
+"""`python -m symbreak.sweeps` is `symbreak`."""
 
 import sys
 
-from sweeps.cli import main
+from symbreak.sweeps.cli import main
 
 sys.exit(main())

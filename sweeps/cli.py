@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "fit": ("sweeps.train:main", "train one network from a config, then test it"),
-    "validate": ("sweeps.train:main", "validate a checkpoint"),
-    "test": ("sweeps.train:main", "test a checkpoint"),
-    "sweep": ("sweeps.local:sweep", "run a W&B sweep file, offline by default"),
-    "audit": ("sweeps.audit.run:audit", "find out which operations break symmetry on this machine"),
-    "inspect": ("sweeps.inspect:inspect", "show how diverse the weights of any network are"),
-    "agents": ("sweeps.agents:agents", "join a sweep at W&B from another machine"),
-    "report": ("sweeps.analysis.report:report", "show runs in one self-contained HTML page"),
-    "dashboard": ("sweeps.analysis.wandb_workspace:dashboard", "make a W&B workspace and report"),
+    "fit": ("symbreak.sweeps.run.command:main", "train one network from a config, then test it"),
+    "validate": ("symbreak.sweeps.run.command:main", "validate a checkpoint"),
+    "test": ("symbreak.sweeps.run.command:main", "test a checkpoint"),
+    "sweep": ("symbreak.sweeps.engine.command:sweep", "run a W&B sweep file, offline by default"),
+    "audit": ("symbreak.sweeps.audit.command:audit", "find out which operations break symmetry on this machine"),
+    "inspect": ("symbreak.sweeps.inspection.command:inspect", "show how diverse the weights of any network are"),
+    "agents": ("symbreak.sweeps.engine.agents:agents", "join a sweep at W&B from another machine"),
+    "report": ("symbreak.sweeps.report.command:report", "show runs in one self-contained HTML page"),
+    "dashboard": ("symbreak.sweeps.dashboard.command:dashboard", "make a W&B workspace and report"),
 }
 OWN_PARSER = {"fit", "validate", "test"}
 
@@ -56,7 +56,7 @@ def _call(command: str, function: Callable[..., Any], args: list[str]) -> int:
     """Call a function with what the command line says of its parameters; its docstring is the help."""
     from inspect import signature
 
-    from sweeps.errors import OneLineParser, UsageError
+    from symbreak.sweeps.errors import OneLineParser, UsageError
 
     parser = OneLineParser(prog=f"symbreak {command}", description=str(function.__doc__).partition("\n")[0])
     parameters = signature(function).parameters
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, or 2 for bad input, which is named in one line on standard error."""
     args = list(sys.argv[1:] if argv is None else argv)
     command = _parser().parse_args(args[:1]).command
-    from sweeps.errors import PAIR_REMEDY, UsageError
+    from symbreak.sweeps.errors import PAIR_REMEDY, UsageError
 
     try:
         return _run(command, args[1:])

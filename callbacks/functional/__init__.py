@@ -1,6 +1,6 @@
 """The measures as pure functions on tensors: torch alone, and no waiting for the device."""
 
-from callbacks.functional.correlation import (
+from symbreak.callbacks.functional.correlation import (
     backward_correlation,
     cross_layer_correlation,
     feature_correlation,
@@ -8,11 +8,11 @@ from callbacks.functional.correlation import (
     kernel_correlation,
     mean_pairwise_correlation,
 )
-from callbacks.functional.distinct import distinct_rows
-from callbacks.functional.propagation import input_cosine, mean_square
-from callbacks.functional.rank import effective_rank, numerical_rank, stable_rank
-from callbacks.functional.symmetry import Growth, asymmetry, growth
-from callbacks.functional.weight_correlations import WeightCorrelations, weight_correlations
+from symbreak.callbacks.functional.distinct import distinct_rows
+from symbreak.callbacks.functional.propagation import input_cosine, mean_square
+from symbreak.callbacks.functional.rank import effective_rank, numerical_rank, stable_rank
+from symbreak.callbacks.functional.symmetry import Growth, asymmetry, growth
+from symbreak.callbacks.functional.weight_correlations import WeightCorrelations, weight_correlations
 
 __all__ = [
     "Growth",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from callbacks.functional._numerics import (
+from symbreak.callbacks.functional._numerics import (
     SAFE_SQUARES,
     at_least_single,
     chunks,
@@ -11,7 +11,7 @@ from callbacks.functional._numerics import (
     power_of_two_scale,
     wide,
 )
-from callbacks.functional.propagation import direction_sum
+from symbreak.callbacks.functional.propagation import direction_sum
 
 CLEARLY_VARYING = 0.1  # spread of a row relative to its sum of squares, from which on the mean may be taken off late
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from callbacks.functional._numerics import CHUNK_ELEMENTS, DEVICE_CHUNKS, chunks, is_true, wide
+from symbreak.callbacks.functional._numerics import CHUNK_ELEMENTS, DEVICE_CHUNKS, chunks, is_true, wide
 
 PROBED = 4  # places of the first inner axis that are looked at before whole rows are
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from callbacks.functional._numerics import (
+from symbreak.callbacks.functional._numerics import (
     SAFE_SQUARES,
     at_least_single,
     is_true,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from callbacks.functional._numerics import at_least_single, chunks, power_of_two_scale, wide
+from symbreak.callbacks.functional._numerics import at_least_single, chunks, power_of_two_scale, wide
 
 
 def singular_values(matrix: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from callbacks.functional._numerics import (
+from symbreak.callbacks.functional._numerics import (
     SAFE_SQUARES,
     at_least_single,
     chunks,

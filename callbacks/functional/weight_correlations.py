@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from callbacks.functional._numerics import at_least_single, chunks, is_true, power_of_two_scale, wide
-from callbacks.functional.correlation import backward_correlation, forward_correlation, mean_from_unit_sum
+from symbreak.callbacks.functional._numerics import at_least_single, chunks, is_true, power_of_two_scale, wide
+from symbreak.callbacks.functional.correlation import backward_correlation, forward_correlation, mean_from_unit_sum
 
 SAFE = (1e-24, 1e24)  # sums of squares of a kernel between which no product leaves the range of float32
 CANCELLATION = 2  # mean over kernels of sum of squares / spread, by which rounding grows, up to which none is shifted

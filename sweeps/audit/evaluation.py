@@ -12,12 +12,12 @@ from typing import Literal
 
 import torch
 
-from callbacks import determinism_mode
-from callbacks.determinism import Mode
-from sweeps.audit import reduction
-from sweeps.audit.checks import repeat
-from sweeps.audit.findings import DTYPES, Case, Finding, Precision, judge, unsupported
-from sweeps.audit.operations import OPERATIONS, Inputs
+from symbreak.callbacks import determinism_mode
+from symbreak.callbacks.determinism import Mode
+from symbreak.sweeps.audit import reduction
+from symbreak.sweeps.audit.cases import DTYPES, Case, Finding, Precision, judge, unsupported
+from symbreak.sweeps.audit.comparison import repeat
+from symbreak.sweeps.audit.operations import OPERATIONS, Inputs
 
 Device = Literal["cpu", "cuda"]
 MemoryFormat = Literal["contiguous", "channels_last"]

@@ -10,11 +10,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from callbacks.all_reduce import ordered_mean, ordered_sum
-from sweeps.audit.checks import repeat
-from sweeps.audit.findings import DTYPES, Case, Finding, Precision, judge
-from sweeps.audit.operations import Inputs
-from sweeps.audit.processes import run_ranks
+from symbreak.callbacks.all_reduce import ordered_mean, ordered_sum
+from symbreak.sweeps.audit.cases import DTYPES, Case, Finding, Precision, judge
+from symbreak.sweeps.audit.comparison import repeat
+from symbreak.sweeps.audit.operations import Inputs
+from symbreak.sweeps.audit.processes import run_ranks
 
 SIMULATED = "all_reduce_simulated"
 REDUCTIONS = {

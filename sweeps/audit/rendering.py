@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.table import Table
 
-from sweeps.audit.findings import Finding
-from sweeps.audit.operations import OPERATIONS
-from sweeps.audit.reduction import REDUCTIONS
+from symbreak.sweeps.audit.cases import Finding
+from symbreak.sweeps.audit.operations import OPERATIONS
+from symbreak.sweeps.audit.reduction import REDUCTIONS
 
 LEGEND = (
     "yes: the same bits again, and identical channels stay identical, in every case. "

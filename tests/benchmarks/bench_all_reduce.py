@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from callbacks.all_reduce import ordered_mean
-from sweeps.audit.processes import run_ranks
+from symbreak.callbacks.all_reduce import ordered_mean
+from symbreak.sweeps.audit.processes import run_ranks
 
 MIB = 2**20
 BUCKET_MIB = 25

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from tests.benchmarks.loops import RandomImages, lightning
 
-from callbacks import (
+from symbreak.callbacks import (
     Determinism,
     ExactResume,
     FeatureDiversity,
@@ -13,11 +14,10 @@ from callbacks import (
     SymmetryBreaking,
     Throughput,
 )
-from datamodules import DigitsDataModule
-from lightning_modules import ConstNet
-from sweeps.run_folder import RunLogger
-from sweeps.wandb_run import wandb_logger
-from tests.benchmarks.loops import RandomImages, lightning
+from symbreak.datamodules import DigitsDataModule
+from symbreak.lightning_modules import ConstNet
+from symbreak.sweeps.run.logger import RunLogger
+from symbreak.sweeps.run.wandb_logging import wandb_logger
 
 ON_GPU = torch.cuda.is_available()
 WATCHING = (FeatureDiversity, SymmetryBreaking, SignalPropagation)

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-from callbacks import FeatureDiversity, SymmetryBreaking, functional
-from callbacks.layers import weight_layers
-from lightning_modules import ConstNet
 from tests.benchmarks import sampled_reference
+
+from symbreak.callbacks import FeatureDiversity, SymmetryBreaking, functional
+from symbreak.callbacks.layers import weight_layers
+from symbreak.lightning_modules import ConstNet
 
 REPEATS = 30
 CORRELATIONS = ("forward_correlation", "backward_correlation", "kernel_correlation")

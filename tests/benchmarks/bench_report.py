@@ -6,14 +6,14 @@ import sys
 import time
 from pathlib import Path
 
-from tests.sweeps.analysis.example_runs import write_large
+from tests.sweeps.report.example_runs import write_large
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import re, sys, time
 from pathlib import Path
 begun = time.perf_counter()
-from sweeps.analysis.report import report
+from symbreak.sweeps.report.command import report
 report([sys.argv[1]], sys.argv[2])
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())  # of this program, not its parent
 print(time.perf_counter() - begun, int(peak[1]) / 1e6)

@@ -1,11 +1,11 @@
 """How the time of a step grows with width, depth, batch and the number of layers watched."""
 
 import pytest
-
-from callbacks import FeatureDiversity, SymmetryBreaking
-from datamodules import DigitsDataModule
-from lightning_modules import ConstNet
 from tests.benchmarks.loops import lightning
+
+from symbreak.callbacks import FeatureDiversity, SymmetryBreaking
+from symbreak.datamodules import DigitsDataModule
+from symbreak.lightning_modules import ConstNet
 
 STEPS, ROUNDS = 10, 5
 

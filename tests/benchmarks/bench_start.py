@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from sweeps.workers import ForkServer, Job
+from symbreak.sweeps.engine.workers import ForkServer, Job
 
 ROOT = Path(__file__).parents[2]
 FIT = ["symbreak", "fit", "--config", "sweeps/configs/digits.yaml", "--trainer.max_steps=1", "--run.test=false"]
@@ -17,7 +17,7 @@ import functools, sys, time
 begun = time.perf_counter()
 import torch, pytorch_lightning
 imported = time.perf_counter()
-from lightning_modules import ImageClassifier
+from symbreak.lightning_modules import ImageClassifier
 
 training_step = ImageClassifier.training_step
 
@@ -27,7 +27,7 @@ def first_step(*arguments):
     return training_step(*arguments)
 
 ImageClassifier.training_step = first_step
-from sweeps.cli import main
+from symbreak.sweeps.cli import main
 sys.argv = ["symbreak", *sys.argv[1:]]
 main()
 """

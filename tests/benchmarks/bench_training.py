@@ -5,13 +5,13 @@ import time
 
 import pytest
 import torch
-
-from callbacks import Acceleration, FeatureDiversity, SymmetryBreaking, Throughput
-from datamodules import DigitsDataModule
-from lightning_modules import ConstNet
-from sweeps.run_folder import RunLogger
 from tests.benchmarks.loops import RandomImages, bare, lightning, published
 from tests.benchmarks.turns import Contender, take_turns
+
+from symbreak.callbacks import Acceleration, FeatureDiversity, SymmetryBreaking, Throughput
+from symbreak.datamodules import DigitsDataModule
+from symbreak.lightning_modules import ConstNet
+from symbreak.sweeps.run.logger import RunLogger
 
 ON_GPU = torch.cuda.is_available()
 WIDTHS = (1, 4, 10) if ON_GPU else (1, 4)

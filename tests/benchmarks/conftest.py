@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-
-from callbacks import environment
 from tests.benchmarks.turns import Contender, take_turns
+
+from symbreak.callbacks import environment
 
 
 @pytest.fixture(scope="session")

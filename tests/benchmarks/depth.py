@@ -19,7 +19,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from lightning_modules import ResNet
+from symbreak.lightning_modules import ResNet
 
 SCHEMES = ("zero", "partial_identity", "fixup", "rezero", "skipinit", "he", "xavier", "orthogonal")
 TEST = 360

@@ -12,10 +12,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from datamodules import DigitsDataModule
-from datamodules.image_datamodule import ImageDataModule
-from datamodules.sources import ResidentImages
-from lightning_modules.classifier import SGD_DEFAULTS
+from symbreak.datamodules import DigitsDataModule
+from symbreak.datamodules.image_datamodule import ImageDataModule
+from symbreak.datamodules.sources import ResidentImages
+from symbreak.lightning_modules.classifier import SGD_DEFAULTS
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 

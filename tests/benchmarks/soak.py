@@ -20,9 +20,10 @@ from pathlib import Path
 import yaml
 from optuna.trial import TrialState
 
-from sweeps import run_files, sweep_file
-from sweeps.storage import open_storage
-from sweeps.store import Store
+from symbreak.sweeps.engine.storage import open_storage
+from symbreak.sweeps.engine.study import Store
+from symbreak.sweeps.run.folder import read_json
+from symbreak.sweeps.search import sweep_file
 
 ROOT = Path(__file__).parents[2]
 ONE_STEP = [
@@ -77,7 +78,7 @@ def soak(folder: Path, points: int, workers: int, every: float) -> dict[str, flo
     trials = Store(sweep_of_file, open_storage(None, folder / "runs" / "soak")).study.get_trials()
     finished = Counter(trial.user_attrs["seat"] for trial in trials if trial.state == TrialState.COMPLETE)
     lost = sum(trial.user_attrs.get("lost") == "killed" for trial in trials)
-    status = Counter(run_files.read_json(file).get("status") for file in (folder / "runs").glob("soak/*/run.json"))
+    status = Counter(read_json(file).get("status") for file in (folder / "runs").glob("soak/*/run.json"))
     assert sweep.returncode == 0, (folder / "log.txt").read_text()[-2000:]
     assert len(finished) == points, f"{points - len(finished)} points were lost"
     assert set(finished.values()) == {1}, "a point was repeated"

@@ -21,9 +21,9 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils._pytree import tree_leaves
 
-from callbacks import Determinism, ExactResume, FeatureDiversity, RoundingNoise, SymmetryBreaking
-from datamodules import DigitsDataModule, ImageFolderDataModule
-from lightning_modules import ConstNet
+from symbreak.callbacks import Determinism, ExactResume, FeatureDiversity, RoundingNoise, SymmetryBreaking
+from symbreak.datamodules import DigitsDataModule, ImageFolderDataModule
+from symbreak.lightning_modules import ConstNet
 
 STEPS, EVERY_N_STEPS, KILLED_AT = 14, 4, 11  # five or six batches an epoch: saved and killed within the second
 

@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger
+from tests.callbacks.training import Wrapped, train
 from torch import nn
 
-from callbacks import Acceleration, SymmetryBreaking
-from tests.callbacks.training import Wrapped, train
+from symbreak.callbacks import Acceleration, SymmetryBreaking
 
 
 class Block(nn.Module):

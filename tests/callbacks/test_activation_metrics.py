@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from callbacks import FeatureAsymmetry, FeatureCorrelation, InputCosine, MeanSquare, functional
+from symbreak.callbacks import FeatureAsymmetry, FeatureCorrelation, InputCosine, MeanSquare, functional
 
 PAIRS = [
     (MeanSquare, functional.mean_square),

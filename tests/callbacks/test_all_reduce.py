@@ -4,9 +4,9 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.nn.parallel import DistributedDataParallel
 
-from callbacks import ordered_all_reduce
-from callbacks.all_reduce import ordered_sum
-from sweeps.audit.processes import run_ranks
+from symbreak.callbacks import ordered_all_reduce
+from symbreak.callbacks.all_reduce import ordered_sum
+from symbreak.sweeps.audit.processes import run_ranks
 
 CHANNELS, FAN_IN = 64, 9
 WORLD_SIZES = (1, 2, 3, 4)

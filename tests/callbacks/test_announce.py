@@ -6,11 +6,11 @@ import pytest
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import WandbLogger
-
-from callbacks import SymmetryBreaking
-from callbacks.announce import announce
 from tests.callbacks.test_stop_at_level import Kicked
 from tests.callbacks.training import train
+
+from symbreak.callbacks import SymmetryBreaking
+from symbreak.callbacks.announce import announce
 
 
 class Run:

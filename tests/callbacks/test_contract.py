@@ -6,14 +6,14 @@ from typing import cast
 import pytest
 import torch
 from pytorch_lightning import LightningModule
+from tests.callbacks.training import Wrapped, images, train
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.parametrizations import spectral_norm
 from torchvision.models import resnet18
 from torchvision.models.vision_transformer import VisionTransformer
 
-from callbacks import FeatureDiversity, RankTrajectory, SignalPropagation, SymmetryBreaking
-from tests.callbacks.training import Wrapped, images, train
+from symbreak.callbacks import FeatureDiversity, RankTrajectory, SignalPropagation, SymmetryBreaking
 
 CALLBACKS = [FeatureDiversity, RankTrajectory, SignalPropagation, SymmetryBreaking]
 RARE = {"symmetry/broken_step", "symmetry/escape_step", "symmetry/growth_rate", "symmetry/growth_rate_r2"}

@@ -6,9 +6,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import Determinism, RoundingNoise, determinism_mode, determinism_state
-from callbacks.determinism import Mode, mode_switches
-from callbacks.environment import driver_version
+from symbreak.callbacks import Determinism, RoundingNoise, determinism_mode, determinism_state
+from symbreak.callbacks.determinism import Mode, mode_switches
+from symbreak.callbacks.environment import driver_version
 
 MODES: list[Mode] = ["nondeterministic", "cudnn", "strict"]
 

@@ -2,12 +2,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from pytorch_lightning import seed_everything
-
-from callbacks import Determinism, InputCosine, MeanSquare, RankTrajectory, SignalPropagation, SymmetryBreaking
-from callbacks.signal_propagation import sum_over_ranks
-from lightning_modules import ConstNet
-from sweeps.audit.processes import run_ranks
 from tests.ddp.training import fit
+
+from symbreak.callbacks import Determinism, InputCosine, MeanSquare, RankTrajectory, SignalPropagation, SymmetryBreaking
+from symbreak.callbacks.signal_propagation import sum_over_ranks
+from symbreak.lightning_modules import ConstNet
+from symbreak.sweeps.audit.processes import run_ranks
 
 
 def propagated():

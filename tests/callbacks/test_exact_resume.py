@@ -12,17 +12,17 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.profilers import SimpleProfiler
+from tests.callbacks.training import MemoryLogger
 from torch.nn import Dropout, Flatten, Linear, Sequential
 from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric
 
-from callbacks import ExactResume, RoundingNoise
-from callbacks.checkpoint_io import AtomicCheckpointIO
-from callbacks.random_state import random_state, set_random_state
-from datamodules import DigitsDataModule
-from tests.callbacks.training import MemoryLogger
+from symbreak.callbacks import ExactResume, RoundingNoise
+from symbreak.callbacks.checkpoint_io import AtomicCheckpointIO
+from symbreak.callbacks.random_state import random_state, set_random_state
+from symbreak.datamodules import DigitsDataModule
 
 SCRIPT = Path(__file__).with_name("exact_resume_processes.py")
 

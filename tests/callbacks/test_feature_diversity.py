@@ -2,10 +2,10 @@ import math
 
 import numpy as np
 import pytest
+from tests.callbacks.training import Wrapped, images, train
 from torch import nn
 
-from callbacks import FeatureDiversity
-from tests.callbacks.training import Wrapped, images, train
+from symbreak.callbacks import FeatureDiversity
 
 
 def test_the_logged_values_are_those_of_the_weights_and_features():

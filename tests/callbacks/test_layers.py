@@ -3,7 +3,7 @@ from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.vision_transformer import VisionTransformer
 
-from callbacks.layers import feature_layers, first_tensor, weight_layers
+from symbreak.callbacks.layers import feature_layers, first_tensor, weight_layers
 
 
 class Block(nn.Module):

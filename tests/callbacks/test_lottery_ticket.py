@@ -8,8 +8,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import LotteryTicket
-from lightning_modules import ConstNet, LeakyNet, ResNet
+from symbreak.callbacks import LotteryTicket
+from symbreak.lightning_modules import ConstNet, LeakyNet, ResNet
 
 
 class Rounds(Callback):

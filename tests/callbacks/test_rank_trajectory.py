@@ -3,10 +3,10 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+from tests.callbacks.training import Wrapped, train
 from torch import nn
 
-from callbacks import RankTrajectory
-from tests.callbacks.training import Wrapped, train
+from symbreak.callbacks import RankTrajectory
 
 
 def network():

@@ -1,6 +1,6 @@
 import pytest
 
-from callbacks.schedule import Schedule
+from symbreak.callbacks.schedule import Schedule
 
 
 def due(schedule, steps):

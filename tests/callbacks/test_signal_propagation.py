@@ -3,11 +3,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from pytorch_lightning.plugins import Precision
+from tests.callbacks.training import Wrapped, images, train
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from callbacks import SignalPropagation
-from tests.callbacks.training import Wrapped, images, train
+from symbreak.callbacks import SignalPropagation
 
 
 def network():

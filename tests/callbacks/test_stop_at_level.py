@@ -1,9 +1,9 @@
 import pytest
 import torch
+from tests.callbacks.training import Wrapped, images, train
 from torch import nn
 
-from callbacks import StopAtLevel, SymmetryBreaking
-from tests.callbacks.training import Wrapped, images, train
+from symbreak.callbacks import StopAtLevel, SymmetryBreaking
 
 
 class Scripted(Wrapped):

@@ -1,9 +1,9 @@
 import pytest
 import torch
+from tests.callbacks.training import Wrapped, train
 from torch import nn
 
-from callbacks import SymmetryBreaking
-from tests.callbacks.training import Wrapped, train
+from symbreak.callbacks import SymmetryBreaking
 
 
 class Equal(nn.Module):

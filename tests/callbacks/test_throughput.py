@@ -6,13 +6,13 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 from pytorch_lightning.profilers import PassThroughProfiler, SimpleProfiler
+from tests.callbacks.training import Wrapped, images, train
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from callbacks import ExactResume, Throughput
-from callbacks.stopwatch import SHARES, Stopwatch, share_of
-from callbacks.throughput import peak_flops, peak_memory
-from tests.callbacks.training import Wrapped, images, train
+from symbreak.callbacks import ExactResume, Throughput
+from symbreak.callbacks.stopwatch import SHARES, Stopwatch, share_of
+from symbreak.callbacks.throughput import peak_flops, peak_memory
 
 
 def network():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot, pad
 
-from datamodules.augmentation import Appearance, Augmentation, crop, cutout
+from symbreak.datamodules.augmentation import Appearance, Augmentation, crop, cutout
 
 EVERYTHING = Augmentation(crop_padding=2, flip=True, cutout=3, mixup=0.5)
 PARTNERS = torch.tensor([3, 5, 8])

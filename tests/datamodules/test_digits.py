@@ -3,9 +3,9 @@ from pytorch_lightning import LightningDataModule
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.demos.boring_classes import BoringModel
 
-from datamodules import DigitsDataModule
-from datamodules.digits import read_digits
-from datamodules.sources import ResidentImages
+from symbreak.datamodules import DigitsDataModule
+from symbreak.datamodules.digits import read_digits
+from symbreak.datamodules.sources import ResidentImages
 
 
 def resident(data, split):
@@ -44,7 +44,7 @@ def test_evaluation_batches_are_normalised_and_complete():
 
 
 def test_the_command_line_can_build_it():
-    arguments = ["--data=datamodules.DigitsDataModule", "--data.batch_size=32", "--data.cutout=2"]
+    arguments = ["--data=symbreak.datamodules.DigitsDataModule", "--data.batch_size=32", "--data.cutout=2"]
     cli = LightningCLI(
         BoringModel,
         LightningDataModule,

@@ -5,10 +5,10 @@ from pytorch_lightning import LightningModule, Trainer
 from torch.nn import Flatten, Linear, Sequential
 from torch.nn.functional import cross_entropy
 
-from datamodules import DigitsDataModule
-from datamodules.loaders import TrainingLoader
-from datamodules.order import TrainingOrder
-from datamodules.sources import ResidentImages, channel_statistics
+from symbreak.datamodules import DigitsDataModule
+from symbreak.datamodules.loaders import TrainingLoader
+from symbreak.datamodules.order import TrainingOrder
+from symbreak.datamodules.sources import ResidentImages, channel_statistics
 
 EVERYTHING = {"crop_padding": 2, "flip": True, "cutout": 3, "mixup": 0.5}
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import ImageFolderDataModule
-from datamodules.image_files import StreamedImages
-from datamodules.sources import ResidentImages
+from symbreak.datamodules import ImageFolderDataModule
+from symbreak.datamodules.image_files import StreamedImages
+from symbreak.datamodules.sources import ResidentImages
 
 EVERYTHING = {"crop_padding": 2, "cutout": 3, "mixup": 0.5}
 
@@ -124,7 +124,7 @@ def test_a_streamed_loader_resumes(root):
 
 def test_the_second_time_pixels_come_from_the_cache(root, monkeypatch):
     first = resident(module(root))
-    monkeypatch.setattr("datamodules.image_files.decode", None)
+    monkeypatch.setattr("symbreak.datamodules.image_files.decode", None)
     assert torch.equal(resident(module(root)).images, first.images)
     monkeypatch.undo()
     (root / "train" / "ape" / "0.png").unlink()

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.order import TrainingOrder, evaluation_batches
-from datamodules.randomness import generator, stratified_split
+from symbreak.datamodules.order import TrainingOrder, evaluation_batches
+from symbreak.datamodules.randomness import generator, stratified_split
 
 
 def ranks(size: int, global_batch_size: int, world_size: int, epoch: int = 0) -> torch.Tensor:

@@ -7,7 +7,7 @@ import scipy.io
 import torch
 import torchvision
 
-from datamodules import CIFAR10DataModule, CIFAR100DataModule, FashionMNISTDataModule, SVHNDataModule
+from symbreak.datamodules import CIFAR10DataModule, CIFAR100DataModule, FashionMNISTDataModule, SVHNDataModule
 
 SETS = [CIFAR10DataModule, CIFAR100DataModule, FashionMNISTDataModule, SVHNDataModule]
 RNG = np.random.default_rng(0)

@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 import torch
 import yaml
-
-from sweeps.audit.processes import run_ranks
 from tests.ddp.training import NETWORKS, command_line, every_network, logged, zero_const_net
+
+from symbreak.sweeps.audit.processes import run_ranks
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
@@ -52,20 +52,25 @@ def test_every_network_trains_under_every_callback():
         assert {"diversity", "symmetry"} <= {key.partition("/")[0] for _, key in keys}
 
 
-@pytest.mark.parametrize("strategy", ["pytorch_lightning.strategies.DDPStrategy", "callbacks.OrderedDDPStrategy"])
+@pytest.mark.parametrize(
+    "strategy", ["pytorch_lightning.strategies.DDPStrategy", "symbreak.callbacks.OrderedDDPStrategy"]
+)
 def test_reductions_are_chosen_in_yaml(strategy, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(
         yaml.safe_dump(
             {
-                "model": {"class_path": "lightning_modules.ConstNet", "init_args": {"depth": 10, "widen_factor": 1}},
+                "model": {
+                    "class_path": "symbreak.lightning_modules.ConstNet",
+                    "init_args": {"depth": 10, "widen_factor": 1},
+                },
                 "trainer": {
                     "max_steps": 4,
                     "accelerator": "cpu",
                     "devices": 3,
                     "strategy": {"class_path": strategy, "init_args": {"process_group_backend": "gloo"}},
                 },
-                "data": {"class_path": "datamodules.DigitsDataModule", "init_args": {"batch_size": 40}},
+                "data": {"class_path": "symbreak.datamodules.DigitsDataModule", "init_args": {"batch_size": 40}},
                 "wandb": {"mode": "disabled"},
                 "run": {"dir": str(tmp_path / "run")},
             }
@@ -75,18 +80,18 @@ def test_reductions_are_chosen_in_yaml(strategy, tmp_path):
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "finished"
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
         filters = [float(row["symmetry/distinct_filters/blocks.5.conv"] or 1) for row in csv.DictReader(file)]
-    assert (max(filters) == 1) is strategy.startswith("callbacks.")
+    assert (max(filters) == 1) is strategy.startswith("symbreak.callbacks.")
 
 
 def test_lightnings_own_strategy_takes_the_hook_by_its_import_path():
     from pytorch_lightning.strategies import DDPStrategy
 
-    from callbacks import ordered_all_reduce
-    from sweeps.train import build_parser
+    from symbreak.callbacks import ordered_all_reduce
+    from symbreak.sweeps.run.command import build_parser
 
     options = {
         "class_path": "pytorch_lightning.strategies.DDPStrategy",
-        "init_args": {"ddp_comm_hook": "callbacks.ordered_all_reduce", "process_group_backend": "gloo"},
+        "init_args": {"ddp_comm_hook": "symbreak.callbacks.ordered_all_reduce", "process_group_backend": "gloo"},
     }
     parser = build_parser()
     config = parser.parse_args(["fit", f"--trainer.strategy={json.dumps(options)}"])

@@ -7,13 +7,13 @@ import torch.distributed as dist
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
-
-from callbacks import Determinism, FeatureDiversity, OrderedDDPStrategy, RoundingNoise, SymmetryBreaking
-from callbacks.functional import distinct_rows
-from datamodules import DigitsDataModule
-from lightning_modules import MLP, ConstNet, ImageClassifier, LeakyNet, ResNet
-from sweeps.train import main
 from tests.callbacks.training import MemoryLogger
+
+from symbreak.callbacks import Determinism, FeatureDiversity, OrderedDDPStrategy, RoundingNoise, SymmetryBreaking
+from symbreak.callbacks.functional import distinct_rows
+from symbreak.datamodules import DigitsDataModule
+from symbreak.lightning_modules import MLP, ConstNet, ImageClassifier, LeakyNet, ResNet
+from symbreak.sweeps.run.command import main
 
 GLOBAL_BATCH = 120
 

@@ -8,13 +8,13 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 import torch
 from pytorch_lightning import Callback, Trainer, seed_everything
-
-from callbacks import Determinism, FeatureDiversity, SymmetryBreaking, determinism_state
-from callbacks.functional import distinct_rows
-from datamodules import DigitsDataModule
-from lightning_modules import ConstNet
-from lightning_modules.const_net import Init
 from tests.callbacks.training import MemoryLogger
+
+from symbreak.callbacks import Determinism, FeatureDiversity, SymmetryBreaking, determinism_state
+from symbreak.callbacks.functional import distinct_rows
+from symbreak.datamodules import DigitsDataModule
+from symbreak.lightning_modules import ConstNet
+from symbreak.lightning_modules.const_net import Init
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

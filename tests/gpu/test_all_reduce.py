@@ -1,12 +1,12 @@
 import pytest
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-
-from callbacks import ordered_all_reduce
-from sweeps.audit.processes import run_ranks
 from tests.callbacks.test_all_reduce import Layer, channels
 from tests.gpu.device import needs_cuda
+from torch.nn.parallel import DistributedDataParallel
+
+from symbreak.callbacks import ordered_all_reduce
+from symbreak.sweeps.audit.processes import run_ranks
 
 pytestmark = needs_cuda
 

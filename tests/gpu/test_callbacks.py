@@ -1,8 +1,8 @@
 import pytest
 import torch
-
-from callbacks import functional
 from tests.gpu.device import fresh, milliseconds_per_step, needs_cuda, synchronisations, trained_weights
+
+from symbreak.callbacks import functional
 
 pytestmark = needs_cuda
 WEIGHT_MEASURES = ["forward_correlation", "backward_correlation", "kernel_correlation", "distinct_rows", "asymmetry"]

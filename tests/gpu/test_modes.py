@@ -1,8 +1,8 @@
 import pytest
 import torch
-
-from callbacks.determinism import Mode, mode_switches
 from tests.gpu.device import fresh, needs_cuda, switches_in_a_step, trained_weights, zero_const_net
+
+from symbreak.callbacks.determinism import Mode, mode_switches
 
 pytestmark = needs_cuda
 MODES: list[Mode] = ["nondeterministic", "cudnn", "strict"]
@@ -47,7 +47,7 @@ def test_strict_zero_const_net_is_the_same_in_another_process():
     not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0), reason="needs a device with TF32"
 )
 def test_tf32_is_off_unless_asked_for():
-    from callbacks import determinism_mode
+    from symbreak.callbacks import determinism_mode
 
     a, b = (torch.randn(256, 256, device="cuda", generator=torch.Generator("cuda").manual_seed(k)) for k in (0, 1))
     exact = a.double() @ b.double()

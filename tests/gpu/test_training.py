@@ -1,8 +1,8 @@
 import pytest
 import torch
-
-from datamodules.sources import ResidentImages
 from tests.gpu.device import Keeper, fresh, needs_cuda, synchronisations, train
+
+from symbreak.datamodules.sources import ResidentImages
 
 pytestmark = needs_cuda
 

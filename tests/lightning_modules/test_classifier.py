@@ -5,8 +5,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_modules import SGD_DEFAULTS, ConstNet, ImageClassifier
-from lightning_modules.classifier import LossAndAccuracy
+from symbreak.lightning_modules import SGD_DEFAULTS, ConstNet, ImageClassifier
+from symbreak.lightning_modules.classifier import LossAndAccuracy
 
 
 class Linear(ImageClassifier):
@@ -187,7 +187,9 @@ def command_line(*arguments):
 
 
 def test_command_line_builds_subclasses():
-    network = command_line("--model=lightning_modules.ConstNet", "--model.depth=7", "--model.widen_factor=1").model
+    network = command_line(
+        "--model=symbreak.lightning_modules.ConstNet", "--model.depth=7", "--model.widen_factor=1"
+    ).model
     assert isinstance(network, ConstNet)
     assert len(network.blocks) == 3
 
@@ -198,5 +200,5 @@ def test_command_line_builds_subclasses():
 )
 def test_command_line_names_what_is_allowed(argument, allowed, capsys):
     with pytest.raises((SystemExit, ValueError)) as error:
-        command_line("--model=lightning_modules.ConstNet", f"--model.{argument}")
+        command_line("--model=symbreak.lightning_modules.ConstNet", f"--model.{argument}")
     assert allowed in capsys.readouterr().err + str(error.value)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules import ConstNet
-from lightning_modules.const_net import ConstBlock
+from symbreak.lightning_modules import ConstNet
+from symbreak.lightning_modules.const_net import ConstBlock
 
 GOLDEN = Path(__file__).parent / "golden" / "const_net.json"
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules import ImageClassifier
-from lightning_modules import initialization as init
+from symbreak.lightning_modules import ImageClassifier
+from symbreak.lightning_modules import initialization as init
 
 RESNET = "torchvision.models.resnet18"
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules import initialization as init
+from symbreak.lightning_modules import initialization as init
 
 SHAPES = [(4, 3), (4, 4), (3, 5, 1, 1), (5, 3, 3, 3), (3, 3, 3, 3), (2, 7, 5, 5), (6, 2, 7, 7), (3, 4, 3, 5), (5, 2, 3)]
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.layers import Disout, ScalarBias, ScalarScale, make_regularizer
+from symbreak.lightning_modules.layers import Disout, ScalarBias, ScalarScale, make_regularizer
 
 
 def test_scalars():

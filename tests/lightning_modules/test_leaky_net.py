@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules import PUBLISHED_INITS, LeakyNet
-from lightning_modules.leaky_net import NOISY_SHARE, letter_
+from symbreak.lightning_modules import PUBLISHED_INITS, LeakyNet
+from symbreak.lightning_modules.leaky_net import NOISY_SHARE, letter_
 
 
 def convolutions(network) -> list[nn.Conv2d]:

@@ -5,8 +5,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from lightning_modules import MLP
-from lightning_modules import initialization as init
+from symbreak.lightning_modules import MLP
+from symbreak.lightning_modules import initialization as init
 
 
 @pytest.mark.parametrize("depth", [2, 4])

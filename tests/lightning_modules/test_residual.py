@@ -3,8 +3,8 @@ import torch
 import torchvision
 from torch import nn
 
-from lightning_modules import ConstNet, LeakyNet, ResNet
-from lightning_modules.residual import find_structure
+from symbreak.lightning_modules import ConstNet, LeakyNet, ResNet
+from symbreak.lightning_modules.residual import find_structure
 
 
 class Gated(nn.Module):

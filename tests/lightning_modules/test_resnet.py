@@ -6,8 +6,8 @@ import torchvision
 from sklearn.datasets import load_digits
 from torch import nn
 
-from lightning_modules import ResNet, initialize
-from lightning_modules.resnet import ResidualBlock
+from symbreak.lightning_modules import ResNet, initialize
+from symbreak.lightning_modules.resnet import ResidualBlock
 
 
 @pytest.mark.parametrize(("depth", "parameters"), [(18, 11_173_962), (34, 21_282_122), (50, 23_520_842)])

@@ -6,8 +6,8 @@ import torch
 import torchvision
 from torch import nn
 
-from lightning_modules import MLP, ConstNet, ImageClassifier, LeakyNet, ResNet, Scheme, initialize, zero_
-from lightning_modules import initialization as init
+from symbreak.lightning_modules import MLP, ConstNet, ImageClassifier, LeakyNet, ResNet, Scheme, initialize, zero_
+from symbreak.lightning_modules import initialization as init
 
 STRUCTURED = {
     "averaging": init.averaging_,

@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from sweeps.cli import COMMANDS, _normalize, main
+from symbreak.sweeps.cli import COMMANDS, _normalize, main
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,9 @@ def failure(capsys, *args):
 
 
 def test_help_names_every_command_without_a_heavy_import():
-    code = "import sys; from sweeps.cli import main\ntry: main(['--help'])\nexcept SystemExit: print(*sys.modules)"
+    code = (
+        "import sys; from symbreak.sweeps import cli\ntry: cli.main(['--help'])\nexcept SystemExit: print(*sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     listed, _, modules = run.stdout.rstrip().rpartition("\n")
     assert all(f"  {command}" in listed for command in COMMANDS)
@@ -90,5 +92,5 @@ def test_a_mismatched_torchvision_is_explained(capsys, monkeypatch):
     def broken(command, args):
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr("sweeps.cli._run", broken)
+    monkeypatch.setattr("symbreak.sweeps.cli._run", broken)
     assert "pip install --force-reinstall torch torchvision" in failure(capsys, "fit")

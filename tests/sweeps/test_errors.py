@@ -1,6 +1,6 @@
 import pytest
 
-from sweeps.errors import explain, nearest
+from symbreak.sweeps.errors import explain, nearest
 
 KEYS = ["model.init_args.depth", "model.init_args.widen_factor", "determinism.mode", "seed_everything"]
 

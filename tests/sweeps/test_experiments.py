@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeps import check, machine, run_files, sweep_file
-from sweeps.local import sweep
-from sweeps.workers import ForkServer, Job
+from symbreak.sweeps.engine import machine
+from symbreak.sweeps.engine.command import sweep
+from symbreak.sweeps.engine.workers import ForkServer, Job
+from symbreak.sweeps.run.folder import history as logged
+from symbreak.sweeps.run.folder import read_json
+from symbreak.sweeps.search import check, sweep_file
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
@@ -30,7 +33,7 @@ def train_here(fork_server, command, folder, **variables):
     run = fork_server.start(Job(command, folder, environment, threads=1, cwd=ROOT))
     run.process.join()
     assert run.exit_code() == 0, (folder / "log.txt").read_text()
-    return run_files.read_json(folder / "summary.json")
+    return read_json(folder / "summary.json")
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -61,7 +64,7 @@ def test_offline_wandb_run_holds_config_history_and_summary(fork_server, tmp_pat
     records = [json.loads(line) for line in inspect(log).splitlines()]
     history = [record["history"]["item"] for record in records if record["type"] == "history"]
     losses = [item["train/loss"] for item in history if "train/loss" in item]
-    assert losses == pytest.approx(run_files.history(tmp_path / "run" / "metrics.csv", "train/loss"))
+    assert losses == pytest.approx(logged(tmp_path / "run" / "metrics.csv", "train/loss"))
     assert len(losses) == 2
 
 
@@ -87,7 +90,7 @@ def test_two_rank_sweep_equals_single_runs(tmp_path, monkeypatch):
     alone = [*command, "--seed_everything=2", "--model.init_args.noise_scale=0.1", f"--run.dir={tmp_path / 'alone'}"]
     monkeypatch.setenv("OMP_NUM_THREADS", str(machine.cores()))  # as many as the engine gives to its only worker
     subprocess.run([sys.executable, "-m", "sweeps", *alone[1:]], check=True, capture_output=True)
-    first, second, same = (run_files.read_json(folder / "summary.json") for folder in (*folders, tmp_path / "alone"))
+    first, second, same = (read_json(folder / "summary.json") for folder in (*folders, tmp_path / "alone"))
     assert second == same
     assert first["train/loss"] != second["train/loss"]
     assert all("GLOBAL_RANK: 1, MEMBER: 2/2" in (folder / "log.txt").read_text() for folder in folders)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from callbacks.functional import (
+from symbreak.callbacks.functional import (
     backward_correlation,
     cross_layer_correlation,
     feature_correlation,
@@ -114,7 +114,7 @@ def test_nan_is_not_hidden():
 def test_many_chunks_equal_one(monkeypatch):
     weight = weight_of((40, 7, 3, 3))
     whole = [float(value) for value in weight_correlations(weight)]
-    monkeypatch.setattr("callbacks.functional._numerics.CHUNK_ELEMENTS", 200)
+    monkeypatch.setattr("symbreak.callbacks.functional._numerics.CHUNK_ELEMENTS", 200)
     assert [float(value) for value in weight_correlations(weight)] == pytest.approx(whole, abs=1e-14)
     assert [float(value) for value in single_functions(weight)] == pytest.approx(whole, abs=1e-14)
 

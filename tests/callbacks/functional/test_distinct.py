@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from callbacks.functional import distinct, distinct_rows
-from callbacks.functional.distinct import _distinct_by_order
+from symbreak.callbacks.functional import distinct, distinct_rows
+from symbreak.callbacks.functional.distinct import _distinct_by_order
 
 METHODS = [
     distinct_rows,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from callbacks.functional import (
+from symbreak.callbacks.functional import (
     asymmetry,
     backward_correlation,
     cross_layer_correlation,

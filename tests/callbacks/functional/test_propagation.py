@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from callbacks.functional import input_cosine, mean_square
+from symbreak.callbacks.functional import input_cosine, mean_square
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from callbacks.functional import effective_rank, numerical_rank, stable_rank
+from symbreak.callbacks.functional import effective_rank, numerical_rank, stable_rank
 
 SHAPES = [(5, 9), (9, 5), (6, 6), (1, 4), (2, 3)]
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from callbacks.functional import asymmetry, growth
+from symbreak.callbacks.functional import asymmetry, growth
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -50,7 +50,7 @@ def test_zero_is_symmetric_and_nan_is_not_hidden():
 def test_many_chunks_equal_one(monkeypatch):
     x = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
     whole = float(asymmetry(x))
-    monkeypatch.setattr("callbacks.functional._numerics.CHUNK_ELEMENTS", 64)
+    monkeypatch.setattr("symbreak.callbacks.functional._numerics.CHUNK_ELEMENTS", 64)
     assert float(asymmetry(x)) == pytest.approx(whole, rel=1e-6)
 
 

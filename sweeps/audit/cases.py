@@ -1,0 +1,87 @@
+"""One row of the audit: which case, and what it showed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from symbreak.sweeps.audit.comparison import compare
+
+Precision = Literal["float64", "float32", "tfloat32", "bfloat16", "float16"]
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "tfloat32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is looked at; ``any`` where it cannot matter.
+
+    Args:
+        operation: Its name.
+        precision: Dtype; ``tfloat32`` is float32 with TF32 multiplications allowed.
+        shape: Of the images, or of the reduced gradient.
+        memory_format: ``contiguous`` or ``channels_last``.
+        mode: Determinism mode.
+        world_size: Ranks of a reduction, else 1.
+    """
+
+    operation: str
+    precision: Precision
+    shape: str = "any"
+    memory_format: str = "any"
+    mode: str = "any"
+    world_size: int = 1
+
+
+@dataclass(frozen=True)
+class Finding(Case):
+    """What a case showed.
+
+    Args:
+        status: ``ok``; ``unsupported`` here; ``refused`` by a mode for which there is no deterministic implementation.
+        reason: Why it is not ok.
+        repeatable: This and the following fields are those of :class:`~symbreak.sweeps.audit.comparison.Comparison`.
+        symmetric: Likewise.
+        channels: Likewise.
+        distinct: Likewise.
+        asymmetry_ulps: Likewise.
+        repeat_ulps: Likewise.
+    """
+
+    status: Literal["ok", "unsupported", "refused"] = "ok"
+    reason: str | None = None
+    repeatable: bool | None = None
+    symmetric: bool | None = None
+    channels: int | None = None
+    distinct: int | None = None
+    asymmetry_ulps: float | None = None
+    repeat_ulps: float | None = None
+
+
+def judge(case: Case, produce: Callable[[], Sequence[Tensor]]) -> Finding:
+    """Compare what a case produces, or say why it produces nothing.
+
+    Args:
+        case: Identifies the row.
+        produce: Returns the result of several repetitions, channels on axis 0.
+    """
+    try:
+        return Finding(**asdict(case), **asdict(compare(produce())))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        return unsupported(case, reason, "refused" if "determinis" in reason else "unsupported")
+
+
+def unsupported(case: Case, reason: str, status: Literal["unsupported", "refused"] = "unsupported") -> Finding:
+    """Return the row of a case that cannot be run."""
+    return Finding(**asdict(case), status=status, reason=reason)

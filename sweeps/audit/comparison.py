@@ -1,0 +1,97 @@
+"""Is a result the same bits every time, and are its channels the same bits as each other?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symbreak.callbacks.functional import distinct_rows
+from symbreak.sweeps.audit.operations import Run
+
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def bits(tensor: Tensor) -> Tensor:
+    """Return the tensor's bits as integers, so that 0 and -0 differ and equal NaNs do not."""
+    return tensor.contiguous().view(_INTEGERS[tensor.element_size()])
+
+
+def ulps(a: Tensor, b: Tensor) -> float:
+    """Return the largest difference in units of the spacing of numbers at the largest magnitude in ``a``.
+
+    One unit is what rounding the largest entry once can cost. An entry's own spacing is no yardstick: next to zero,
+    where addends cancel, it makes any difference look huge.
+    """
+    info = torch.finfo(a.dtype)
+    exponent = math.frexp(a.abs().max().item())[1] - 1
+    spacing = max(math.ldexp(info.eps, exponent), info.smallest_normal * info.eps)
+    return (a.double() - b.double()).abs().max().item() / spacing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What several computations of one result have in common.
+
+    Args:
+        repeatable: Whether every repetition gave the same bits.
+        symmetric: Whether all channels were the same bits, in every repetition.
+        channels: Number of output channels.
+        distinct: Largest number of distinct channels in a repetition.
+        asymmetry_ulps: Largest difference of a channel from the first, in :func:`ulps`.
+        repeat_ulps: Largest difference of a repetition from the first, in :func:`ulps`.
+    """
+
+    repeatable: bool
+    symmetric: bool
+    channels: int
+    distinct: int
+    asymmetry_ulps: float
+    repeat_ulps: float
+
+
+def compare(outputs: Sequence[Tensor]) -> Comparison:
+    """Compare bits across repetitions and across channels.
+
+    Args:
+        outputs: The same result, computed at least twice, with the channels on axis 0.
+    """
+    first = outputs[0]
+    others = [output for output in outputs[1:] if not torch.equal(bits(first), bits(output))]
+    distinct = max(int(distinct_rows(output.cpu())) for output in [first, *others])
+    return Comparison(
+        repeatable=not others,
+        symmetric=distinct == 1,
+        channels=len(first),
+        distinct=distinct,
+        asymmetry_ulps=0.0 if distinct == 1 else max(ulps(output, output[:1]) for output in [first, *others]),
+        repeat_ulps=max((ulps(first, output) for output in others), default=0.0),
+    )
+
+
+def repeat(build: Callable[[], Run], repeats: int) -> list[Tensor]:
+    """Compute a result ``1 + repeats`` times.
+
+    The first half of the repetitions reuses the first run's inputs; the others build them anew at other addresses, with
+    other work and live allocations in between.
+
+    Args:
+        build: Makes the inputs and returns the call that computes the result.
+        repeats: At least 2.
+    """
+    run = build()
+    outputs = [run() for _ in range(1 + repeats // 2)]
+    litter = []
+    for turn in range(repeats - repeats // 2):
+        litter.append(_other_work(outputs[0].device, turn))
+        outputs.append(build()())
+    return outputs
+
+
+def _other_work(device: torch.device, turn: int) -> list[Tensor]:
+    """Allocate odd sizes and multiply matrices on the device that a repetition then uses again."""
+    matrix = torch.ones(33 + turn, 65, device=device)
+    return [torch.empty(1013 * (turn + 1), device=device), matrix @ matrix.T]

@@ -1,0 +1,81 @@
+"""What this machine has to share out among runs, and what it says about processes."""
+
+import os
+import sys
+from pathlib import Path
+
+from symbreak.sweeps.errors import UsageError
+
+SRUN_VARIABLES = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """Return the names of the GPUs, as in CUDA_VISIBLE_DEVICES; imports torch, so call it in a process of its own."""
+    import torch
+
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    count = torch.cuda.device_count()
+    return named[:count] if named else [str(index) for index in range(count)]
+
+
+def make_slots(
+    workers: int | None, gpus_per_run: int | None, gpus: list[str], most: int | None
+) -> list[dict[str, str]]:
+    """Share the machine out to workers.
+
+    Args:
+        workers: How many, None for one per GPU group or core.
+        gpus_per_run: Size of a GPU group, None for 1 where there are GPUs.
+        gpus: Names of the visible GPUs, as in CUDA_VISIBLE_DEVICES.
+        most: How many points there are, None for any number.
+
+    Returns:
+        Each worker's extra environment variables.
+
+    Raises:
+        UsageError: If a run needs more GPUs than there are.
+    """
+    size = gpus_per_run if gpus_per_run is not None else min(1, len(gpus))
+    if size > len(gpus):
+        raise UsageError(f"--gpus-per-run: {size} are asked for, {len(gpus)} can be seen")
+    groups = [gpus[start : start + size] for start in range(0, len(gpus) - size + 1, size)] if size else []
+    count = workers or len(groups) or cores()
+    count = min(count, most or count)
+    if not groups:
+        return [{"CUDA_VISIBLE_DEVICES": ""} if gpus_per_run == 0 else {} for _ in range(count)]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(groups[index % len(groups)])} for index in range(count)]
+
+
+def run_environment(threads: int) -> dict[str, str]:
+    """Return the environment of runs that this machine starts by itself.
+
+    Args:
+        threads: CPU threads of each run.
+
+    Returns:
+        This process's environment with this Python's commands first, and without the traces of `srun`, which would
+        make Lightning wait for ranks that nobody starts.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in SRUN_VARIABLES}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    return environment | {"OMP_NUM_THREADS": str(threads)}
+
+
+def started(pid: int) -> str | None:
+    """Return when a process on this machine began, in a form to compare only, or None if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return None if Path("/proc/self/stat").exists() else "unknown"

@@ -1,0 +1,1 @@
+"""The diversity of one network's weights."""

@@ -1,0 +1,130 @@
+"""What one weight says about its layer's features: how many there are, which are copies, which are dead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from symbreak.callbacks.functional import asymmetry, distinct_rows, weight_correlations
+from symbreak.callbacks.functional.rank import effective_rank_of, numerical_rank_of, singular_values, stable_rank_of
+
+DEAD = 1e-6
+"""A filter is dead if its norm is below this share of the layer's largest."""
+LARGEST = 8192
+"""Of layers with more filters than this only bitwise copies are looked for: all pairs are too many."""
+
+
+@dataclass(frozen=True)
+class LayerInspection:
+    """One layer's weight, measured.
+
+    Attributes:
+        name: dotted name.
+        shape: of the weight, (C_out, C_in / groups, ...).
+        distinct_filters: filters that differ from each other in at least one bit.
+        distinct_inputs: the same for the columns.
+        copies: groups of filters that point in one direction, as indices; those equal bit by bit are among them.
+        dead: filters with next to no weight.
+        asymmetry: rms distance of the filters from their mean, relative to their rms norm.
+        forward: mean correlation over pairs of filters, NaN where there is none.
+        backward: the same over pairs of inputs.
+        kernel: the same over pairs of kernels, NaN where a kernel is a single number.
+        effective_rank: exp(entropy of the normalised singular values).
+        stable_rank: ||W||_F^2 / ||W||_2^2.
+        numerical_rank: singular values above 1e-4 of the largest.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    distinct_filters: int
+    distinct_inputs: int
+    copies: tuple[tuple[int, ...], ...]
+    dead: tuple[int, ...]
+    asymmetry: float
+    forward: float
+    backward: float
+    kernel: float
+    effective_rank: float
+    stable_rank: float
+    numerical_rank: int
+
+    @property
+    def largest_rank(self) -> int:
+        """The rank that a weight of this shape can have."""
+        return min(self.shape[0], math.prod(self.shape[1:]))
+
+    @property
+    def superfluous(self) -> int:
+        """Filters that are dead, or copies of one that is kept."""
+        return len(self.dead) + sum(len(group) - 1 for group in self.copies)
+
+
+def inspect_layers(weights: Mapping[str, Tensor], similarity: float) -> list[LayerInspection]:
+    """Measure every weight; filters whose cosine is at least ``similarity`` count as copies."""
+    return [inspect_layer(name, weight, similarity) for name, weight in weights.items()]
+
+
+@torch.no_grad()
+def inspect_layer(name: str, weight: Tensor, similarity: float) -> LayerInspection:
+    """Measure one weight (C_out, C_in, ...) of two or more dimensions."""
+    filters, inputs, taps = weight.shape[0], weight.shape[1], weight[0, 0].numel()
+    correlations = weight_correlations(weight)
+    pairs = (filters > 1, inputs > 1, taps > 1 and filters * inputs > 1)
+    forward, backward, kernel = (float(c) if p else math.nan for c, p in zip(correlations, pairs, strict=True))
+    values = singular_values(weight.flatten(1))
+    dead = dead_filters(weight)
+    return LayerInspection(
+        name=name,
+        shape=tuple(weight.shape),
+        distinct_filters=int(distinct_rows(weight)),
+        distinct_inputs=int(distinct_rows(weight.transpose(0, 1))),
+        copies=tuple(copies(weight, similarity, dead)),
+        dead=dead,
+        asymmetry=float(asymmetry(weight)),
+        forward=forward,
+        backward=backward,
+        kernel=kernel,
+        effective_rank=float(effective_rank_of(values)),
+        stable_rank=float(stable_rank_of(values)),
+        numerical_rank=int(numerical_rank_of(values).nan_to_num()),
+    )
+
+
+def dead_filters(weight: Tensor) -> tuple[int, ...]:
+    """Indices of the filters whose norm is below ``DEAD`` times the largest norm; all of them where all are 0."""
+    norms = torch.linalg.vector_norm(weight.flatten(1).double(), dim=1)
+    return tuple(torch.nonzero(norms <= DEAD * norms.max()).flatten().tolist())
+
+
+def copies(weight: Tensor, similarity: float, dead: Sequence[int] = ()) -> list[tuple[int, ...]]:
+    """Groups of two or more filters that are copies of their first member.
+
+    Args:
+        weight: (C_out, ...).
+        similarity: least cosine with the first member of a group.
+        dead: filters to leave out.
+
+    Returns:
+        Indices, in order. Of a layer with more than ``LARGEST`` filters, only those equal bit by bit.
+    """
+    rows = weight.flatten(1)
+    alive = [index for index in range(len(rows)) if index not in set(dead)]
+    first_by_bits: dict[bytes, int] = {}
+    bits = rows.contiguous().view(torch.uint8).numpy()
+    firsts = {index: first_by_bits.setdefault(bits[index].tobytes(), index) for index in alive}
+    if len(rows) <= LARGEST:
+        heads = sorted(set(firsts.values()))
+        units = torch.nn.functional.normalize(rows[heads].double(), dim=1)
+        like = dict(zip(heads, heads, strict=True))
+        for number, head in enumerate(heads):
+            near = torch.nonzero(units[:number] @ units[number] >= similarity).flatten().tolist()
+            like[head] = next((heads[i] for i in near if like[heads[i]] == heads[i]), head)
+        firsts = {index: like[first] for index, first in firsts.items()}
+    groups: dict[int, list[int]] = {}
+    for index, first in firsts.items():
+        groups.setdefault(first, []).append(index)
+    return [tuple(group) for group in groups.values() if len(group) > 1]

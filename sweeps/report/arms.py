@@ -1,0 +1,85 @@
+"""Which runs belong together, and what a group is called."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from symbreak.sweeps.report.noise_sources import is_source_key
+
+SEED_NAMES = ("seed", "seed_everything")
+_SEED_PART = re.compile(r"(^|, )([\w.]*\.)?seed(_everything)?=[^,]*")
+BOOKKEEPING = ("run", "wandb", "config", "ckpt_path")
+_BOOKKEEPING_PREFIXES = ("run.", "wandb.", "trainer.logger", "trainer.default_root_dir", "trainer.callbacks")
+
+
+def varying_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Configuration keys that tell arms apart: not equal in all runs, and neither a seed nor bookkeeping."""
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [key for key in keys if _tells_apart(key) and len({_hashable(c.get(key)) for c in configs}) > 1]
+
+
+def _tells_apart(key: str) -> bool:
+    is_seed = key.rsplit(".", 1)[-1] in SEED_NAMES
+    return not (is_seed or key in BOOKKEEPING or key.startswith(_BOOKKEEPING_PREFIXES))
+
+
+def arm_labels(configs: Sequence[Mapping[str, Any]], given: Sequence[str | None]) -> list[str]:
+    """One label per run; runs that differ in their seeds alone share it.
+
+    Args:
+        configs: Flat configuration of each run.
+        given: Label that the sweep gave to each run, or None. It is kept where all runs of a group agree on it
+            and no other group has it; otherwise the label lists the values in which the group differs.
+    """
+    keys = varying_keys(configs)
+    groups = [tuple(_hashable(config.get(key)) for key in keys) for config in configs]
+    labels_of: dict[tuple, set[str | None]] = {}
+    for group, label in zip(groups, given, strict=True):
+        labels_of.setdefault(group, set()).add(_SEED_PART.sub("", label or "").removeprefix(", ") or None)
+    owners: dict[str | None, int] = {}
+    for labels in labels_of.values():
+        for label in labels:
+            owners[label] = owners.get(label, 0) + 1
+    names: dict[tuple, str] = {}
+    for group, config in zip(groups, configs, strict=True):
+        labels = labels_of[group]
+        own = next(iter(labels)) if len(labels) == 1 else None
+        names[group] = own if own and owners[own] == 1 else describe(config, keys)
+    return [names[group] for group in groups]
+
+
+def describe(config: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """`noise_scale=0.001, mode=strict` from the keys' last components; dotted further where those collide.
+
+    Sources of symmetry breaking that are off are left out, unless nothing else is left.
+    """
+    short = short_names(keys)
+    known = [key for key in keys if config.get(key) is not None]
+    named = [key for key in known if config[key] or not is_source_key(key)] or known
+    return ", ".join(f"{short[key]}={readable(config[key])}" for key in named) or "all runs"
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Shortest dotted suffix of each key that no other key shares (`init_args` left out)."""
+    parts = {key: [p for p in key.split(".") if p != "init_args"] or [key] for key in keys}
+    result = {}
+    for key, own in parts.items():
+        for size in range(1, len(own) + 1):
+            suffix = own[-size:]
+            if sum(other[-size:] == suffix for other in parts.values()) == 1:
+                break
+        result[key] = ".".join(suffix)
+    return result
+
+
+def readable(value: Any) -> str:
+    """A configuration value as short as it can be: 1e-8, 0.03, the last component of an import path."""
+    if isinstance(value, float):
+        return re.sub(r"e([+-])0+", r"e\1", f"{value:g}").replace("e+", "e")
+    text = str(value)
+    return text.rsplit(".", 1)[-1] if text.replace(".", "").replace("_", "").isidentifier() else text
+
+
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool, type(None))) else json.dumps(value, default=str)

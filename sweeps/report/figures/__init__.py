@@ -1,0 +1,36 @@
+"""One pure function per figure: the table of runs in, a plotly figure with its caption out, None without data."""
+
+from collections.abc import Callable
+
+from symbreak.sweeps.report.figures import correlation, layers, networks, noise, parallel, symmetry, training
+from symbreak.sweeps.report.figures.style import Figure
+from symbreak.sweeps.report.table import RunTable
+
+FIGURES: tuple[Callable[[RunTable], Figure | list[Figure] | None], ...] = (
+    training.accuracy,
+    training.loss,
+    training.final_accuracy,
+    symmetry.growth,
+    noise.equivalent_noise,
+    correlation.forward,
+    correlation.backward,
+    layers.distinct_filters,
+    layers.forward_correlation,
+    layers.backward_correlation,
+    correlation.ranks,
+    networks.init_strings,
+    networks.depth,
+    parallel.parallel,
+)
+
+
+def choose(table: RunTable) -> list[Figure]:
+    """Every figure that the data supports, in the order of the report."""
+    chosen: list[Figure] = []
+    for draw in FIGURES:
+        figures = draw(table)
+        chosen += figures if isinstance(figures, list) else [figures] if figures else []
+    return chosen
+
+
+__all__ = ["FIGURES", "Figure", "choose"]

@@ -1,0 +1,60 @@
+"""Comparisons of architectures: accuracy by LeakyNet's init string, and against depth."""
+
+import pandas as pd
+
+from symbreak.sweeps.report.arms import describe
+from symbreak.sweeps.report.figures.style import DASHES, PALETTE, Figure, blank, plain
+from symbreak.sweeps.report.figures.training import dots, final_accuracy_key, split_name
+from symbreak.sweeps.report.table import RunTable
+
+SECTION = "Networks"
+DEPTH, INIT = "model.init_args.depth", "model.init_args.init"
+
+
+def init_strings(table: RunTable) -> Figure | None:
+    """Final accuracy by LeakyNet's init string, one dot per run."""
+    key = final_accuracy_key(table)
+    if key is None or INIT not in table.runs or "model.class_path" not in table.runs:
+        return None
+    leaky = table.runs["model.class_path"].astype(str).str.endswith("LeakyNet")
+    frame = pd.DataFrame({"group": table.runs[INIT], "value": table.outcome(key)})[leaky].dropna()
+    if frame["group"].nunique() < 2:
+        return None
+    plot = dots(frame, f"{split_name(key)} accuracy")
+    caption = (
+        "One dot per run, the bar is the mean. Letters name the initialisation of each layer, the stem first: "
+        "h random, i identity, 1 averaging (constant), k and n the noisy forms of i and 1. Strings with fewer h and "
+        "more 1 start with less diverse features."
+    )
+    return Figure("init-strings", SECTION, "LeakyNet by init string", caption, plot)
+
+
+def depth(table: RunTable) -> Figure | None:
+    """Final accuracy against depth, a line per combination of all else."""
+    key = final_accuracy_key(table)
+    if key is None or DEPTH not in table.varying:
+        return None
+    others = [name for name in table.varying if name != DEPTH]
+    labels = [describe(row, others) for row in table.records()]
+    columns = {"depth": pd.to_numeric(table.runs[DEPTH], errors="coerce"), "value": table.outcome(key), "label": labels}
+    frame = pd.DataFrame(columns).dropna()
+    stats = frame.groupby(["label", "depth"], sort=False)["value"].agg(["mean", "min", "max"]).reset_index()
+    plot = blank("depth (layers)", f"{split_name(key)} accuracy")
+    for i, (label, group) in enumerate(stats.groupby("label", sort=False)):
+        line = group.sort_values("depth")
+        errors = {"array": line["max"] - line["mean"], "arrayminus": line["mean"] - line["min"], "thickness": 1}
+        plot.add_scatter(
+            x=line["depth"],
+            y=line["mean"],
+            error_y={"symmetric": False} | errors,
+            mode="lines+markers",
+            line={"color": PALETTE[i % len(PALETTE)], "dash": DASHES[i // len(PALETTE) % len(DASHES)]},
+            name=plain(label),
+            legendgroup=f"depth {i}",
+            hovertemplate="<b>%{fullData.name}</b><br>depth %{x}: %{y:.2%}<extra></extra>",
+        )
+    plot.update_yaxes(tickformat=".0%", rangemode="tozero")
+    caption = (
+        "Mean over seeds; bars from lowest to highest seed. A line that falls to the right stops training when deep."
+    )
+    return Figure("depth", SECTION, "Depth against accuracy", caption, plot)

@@ -1,0 +1,166 @@
+"""What all figures share: the figure with its caption, colours, axes, bands over seeds and thinning."""
+
+import html
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from symbreak.sweeps.report.table import RunTable
+
+INK = "#1c2127"
+"""Stands for the text colour: the page replaces it by the theme's own."""
+# Okabe and Ito's colours, which colour-blind readers can tell apart; their yellow is too faint on white paper.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", INK)
+DASHES = ("solid", "dash", "dot", "dashdot")
+MAX_ARMS = 12
+MAX_POINTS = 400
+LABEL_LENGTH = 48
+BAND = "Line: mean over seeds. Band: lowest to highest seed."
+FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot and the words it needs.
+
+    Attributes:
+        key: Stable name: anchor in the page, stem of the PNG.
+        section: Heading it belongs under.
+        title: What is shown.
+        caption: How to read it.
+        plot: The plotly figure, without colours of a theme.
+        wide: Whether it wants the full width of the page.
+    """
+
+    key: str
+    section: str
+    title: str
+    caption: str
+    plot: go.Figure
+    wide: bool = False
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.plot.to_plotly_json()["layout"].get("height", 360))
+
+
+@dataclass(frozen=True)
+class ArmStyle:
+    """How an arm looks in every figure."""
+
+    name: str
+    group: str
+    color: str
+    dash: str
+
+
+def plain(text: object, length: int = LABEL_LENGTH) -> str:
+    """Any text as plotly shows it literally: cut to a length, one line, without markup."""
+    line = " ".join(str(text).split()) or "(no name)"
+    return html.escape(line if len(line) <= length else f"{line[: length - 1]}…", quote=False)
+
+
+def arm_styles(table: RunTable) -> dict[str, ArmStyle]:
+    """Colour and dash of each arm; at most `MAX_ARMS`, spread evenly over all of them."""
+    arms = table.arms
+    chosen = [arms[i] for i in np.unique(np.linspace(0, len(arms) - 1, min(len(arms), MAX_ARMS)).round().astype(int))]
+    return {
+        arm: ArmStyle(plain(arm), str(i), PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE) % len(DASHES)])
+        for i, arm in enumerate(chosen)
+    }
+
+
+def left_out(table: RunTable) -> str:
+    """Sentence for the caption where there are more arms than a figure shows."""
+    count = len(table.arms)
+    return f" {MAX_ARMS} of {count} arms are shown, spread evenly over the sweep." if count > MAX_ARMS else ""
+
+
+def bands(table: RunTable, key: str, middle: str = "mean") -> dict[str, pd.DataFrame]:
+    """Per shown arm: middle over seeds, lowest and highest value and number of seeds at each step.
+
+    Args:
+        table: The runs.
+        key: Logged key.
+        middle: `mean`, or `median` where zeros and magnitudes mix.
+    """
+    if not table.has(key):
+        return {}
+    frame = table.series(key)
+    grouped = frame.groupby(["arm", "step"], sort=True)["value"]
+    stats = grouped.agg([middle, "min", "max", "size"]).set_axis(["middle", "low", "high", "seeds"], axis=1)
+    present = set(frame["arm"])
+    return {arm: thin(stats.loc[arm].reset_index()) for arm in arm_styles(table) if arm in present}
+
+
+def thin(frame: pd.DataFrame, limit: int = MAX_POINTS) -> pd.DataFrame:
+    """At most about `limit` rows that still touch every extreme: per bucket of rows its lowest and highest middle.
+
+    Args:
+        frame: Rows in order, with a column `middle`, and `low` and `high` around it.
+        limit: Number of rows that a screen can show.
+    """
+    if len(frame) <= limit:
+        return frame
+    middle = frame["middle"].to_numpy()
+    edges = np.linspace(0, len(frame), limit // 2 - 1).astype(int)[:-1]
+    kept = {0, len(frame) - 1}
+    for start, stop in zip(edges, np.append(edges[1:], len(frame)), strict=True):
+        bucket = middle[start:stop]
+        kept |= {start + int(np.argmin(bucket)), start + int(np.argmax(bucket))}
+    rows = np.sort(np.fromiter(kept, dtype=int))
+    bucket_of = np.searchsorted(edges, rows, side="right") - 1
+    low = np.minimum.reduceat(frame["low"].to_numpy(), edges)[bucket_of]
+    high = np.maximum.reduceat(frame["high"].to_numpy(), edges)[bucket_of]
+    return frame.iloc[rows].assign(low=low, high=high)
+
+
+def add_band(plot: go.Figure, style: ArmStyle, frame: pd.DataFrame, hover: str = "%{y:.4g}") -> None:
+    """Draws an arm: its middle as a line, and a band from lowest to highest where there are several seeds."""
+    steps = frame["step"].to_numpy()
+    if frame["seeds"].max() > 1:
+        edge = {"x": np.concatenate([steps, steps[::-1]]), "y": np.concatenate([frame["high"], frame["low"][::-1]])}
+        shade = {"fill": "toself", "fillcolor": style.color, "opacity": 0.16, "line_width": 0, "mode": "lines"}
+        plot.add_scatter(**edge, **shade, hoverinfo="skip", showlegend=False, legendgroup=style.group, name=style.name)
+    plot.add_scatter(
+        x=steps,
+        y=frame["middle"].to_numpy(),
+        mode="lines" if len(frame) > 30 else "lines+markers",
+        line={"color": style.color, "dash": style.dash, "width": 2},
+        marker={"size": 5},
+        name=style.name,
+        legendgroup=style.group,
+        hovertemplate=f"<b>%{{fullData.name}}</b><br>step %{{x}}: {hover}<extra></extra>",
+    )
+
+
+def blank(x: str, y: str, height: int = 360) -> go.Figure:
+    """An empty figure with titled axes, in the project's style and without a theme's colours."""
+    plot = go.Figure()
+    axis = {"showline": True, "ticks": "outside", "ticklen": 4, "automargin": True, "zeroline": False}
+    plot.update_layout(
+        template="none",
+        height=height,
+        font={"family": FONT, "size": 13},
+        margin={"l": 12, "r": 16, "t": 16, "b": 12},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        hovermode="closest",
+        xaxis={**axis, "title": {"text": x, "standoff": 10, "font": {"size": 13}}},
+        yaxis={**axis, "title": {"text": y, "standoff": 10, "font": {"size": 13}}, "showgrid": True},
+        legend={"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0, "xanchor": "left"},
+    )
+    return plot
+
+
+def log_ticks(low: float, high: float, floor: float | None = None) -> tuple[list[float], list[str]]:
+    """Positions and labels of a logarithmic axis: at most about eight powers of ten, and `exactly 0` at the floor."""
+    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
+    stride = max(1, math.ceil((last - first + 1) / 8))
+    powers = list(range(last, first - 1, -stride))[::-1]
+    positions, labels = [10.0**p for p in powers], [f"10<sup>{p}</sup>" if p else "1" for p in powers]
+    return ([floor, *positions], ["exactly 0", *labels]) if floor else (positions, labels)

@@ -1,0 +1,107 @@
+"""The growth of asymmetry from exactly 0, or from noise, to different features."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from symbreak.sweeps.report.figures.style import (
+    INK,
+    ArmStyle,
+    Figure,
+    add_band,
+    arm_styles,
+    bands,
+    blank,
+    left_out,
+    log_ticks,
+)
+from symbreak.sweeps.report.growth import ASYMMETRY, escapes, growth_fit, threshold
+from symbreak.sweeps.report.table import RunTable
+
+SECTION = "Symmetry"
+
+
+def growth(table: RunTable) -> Figure | None:
+    """Feature asymmetry against the step on a logarithmic axis on which 0 has a line of its own."""
+    if not table.has(ASYMMETRY):
+        return None
+    frames, styles = bands(table, ASYMMETRY, "median"), arm_styles(table)
+    events = pd.DataFrame({"arm": table.runs["arm"], "broken": table.outcome("symmetry/broken_step")})
+    medians = events.assign(escape=escapes(table)["escape"]).groupby("arm").median()
+    floor, low = zero_floor(frames)
+    plot = blank("optimiser step", "feature asymmetry (relative)", height=460)
+    for arm, frame in frames.items():
+        _add_arm(plot, styles[arm], frame, floor)
+        _add_fit(plot, styles[arm], table, arm)
+        _add_events(plot, styles[arm], frame, medians.loc[arm].to_dict(), floor)
+    ticks, labels = log_ticks(low, 1.0, floor)
+    plot.update_yaxes(type="log", tickmode="array", tickvals=ticks, ticktext=labels)
+    top = max(frame["high"].max() for frame in frames.values())
+    plot.update_yaxes(range=[math.log10(floor) - 0.3, math.log10(max(top, 1.0)) + 0.35])
+    plot.add_hline(y=floor, line={"color": INK, "width": 1, "dash": "dot"}, opacity=0.45)
+    plot.add_hline(y=threshold(table), line={"color": INK, "width": 1, "dash": "dash"}, opacity=0.6)
+    caption = (
+        "How far the channels of the least symmetric hidden layer are from their mean, relative to their size. "
+        "A straight rise is exponential growth; the thin dotted lines are its fit up to 10⁻². The dotted floor is "
+        "exactly 0: all channels carry the same bits. ◇ first step at which some layer's filters differ in a bit, "
+        f"★ escape: asymmetry above {threshold(table):g} (dashed line). Line: median over seeds. "
+        f"Band: lowest to highest seed.{left_out(table)}"
+    )
+    return Figure("growth", SECTION, "From identical to different", caption, plot, wide=True)
+
+
+def zero_floor(frames: dict[str, pd.DataFrame]) -> tuple[float, float]:
+    """Where exact zeros are drawn (well below every positive value), and the lowest power of ten above it."""
+    positive = [frame.loc[frame["low"] > 0, "low"].min() for frame in frames.values()]
+    lowest = min((value for value in positive if value > 0), default=1e-8)
+    low = 10.0 ** math.floor(math.log10(max(lowest, 1e-30)))
+    return low / 30, low
+
+
+def _add_arm(plot: go.Figure, style: ArmStyle, frame: pd.DataFrame, floor: float) -> None:
+    raised = frame.assign(**{name: frame[name].clip(lower=floor) for name in ("middle", "low", "high")})
+    add_band(plot, style, raised, "%{customdata:.3g}")
+    plot.data[-1].update(customdata=frame["middle"].to_numpy(), mode="lines")
+
+
+def _add_fit(plot: go.Figure, style: ArmStyle, table: RunTable, arm: str) -> None:
+    frame = table.series(ASYMMETRY)
+    median = frame[frame["arm"] == arm].groupby("step")["value"].median()
+    fit = growth_fit(median.index.to_numpy(), median.to_numpy())
+    if fit is None or fit.rate <= 0:
+        return
+    steps, values = fit.line()
+    text = f"growth {fit.rate:.3g} per step (tenfold in {math.log(10) / fit.rate:.0f} steps), R² {fit.r2:.3f}"
+    plot.add_scatter(
+        x=steps,
+        y=values,
+        mode="lines",
+        line={"color": INK, "width": 1.5, "dash": "dot"},
+        name=style.name,
+        legendgroup=style.group,
+        showlegend=False,
+        hovertemplate=f"<b>%{{fullData.name}}</b><br>{text}<extra></extra>",
+    )
+
+
+def _add_events(plot: go.Figure, style: ArmStyle, frame: pd.DataFrame, events: dict[Any, float], floor: float) -> None:
+    """Broken step and escape step of the median seed, drawn on the arm's line."""
+    marks = (("broken", "diamond-open", "filters differ from"), ("escape", "star", "escapes at"))
+    for name, symbol, word in marks:
+        step = float(events[name])
+        if not np.isfinite(step) or (name == "escape" and step <= frame["step"].min()):
+            continue
+        y = max(floor, float(np.interp(step, frame["step"], frame["middle"])))
+        plot.add_scatter(
+            x=[step],
+            y=[y],
+            mode="markers",
+            marker={"symbol": symbol, "size": 12, "color": style.color, "line": {"width": 2, "color": style.color}},
+            name=style.name,
+            legendgroup=style.group,
+            showlegend=False,
+            hovertemplate=f"<b>%{{fullData.name}}</b><br>{word} step {step:g}<extra></extra>",
+        )

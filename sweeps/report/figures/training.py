@@ -1,0 +1,87 @@
+"""Accuracy and loss."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from symbreak.sweeps.report.figures.style import BAND, Figure, add_band, arm_styles, bands, blank, left_out, plain
+from symbreak.sweeps.report.table import RunTable
+
+SECTION = "Learning"
+ACCURACY_KEYS = ("test/accuracy", "val/accuracy", "train/accuracy")
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def final_accuracy_key(table: RunTable) -> str | None:
+    """The strictest accuracy that the runs have: test, else validation, else training."""
+    return next((key for key in ACCURACY_KEYS if table.outcome(key).notna().any()), None)
+
+
+def split_name(key: str) -> str:
+    """`test/accuracy` -> `test`, in full words."""
+    return SPLITS.get(key.split("/")[0], key)
+
+
+def accuracy(table: RunTable) -> Figure | None:
+    """Accuracy against the step, per arm."""
+    key = next((key for key in ("val/accuracy", "train/accuracy") if table.has(key)), None)
+    if key is None:
+        return None
+    plot = blank("optimiser step", f"{split_name(key)} accuracy")
+    _draw(plot, table, key, "%{y:.2%}")
+    plot.update_yaxes(tickformat=".0%", rangemode="tozero")
+    caption = f"Share of {split_name(key)} images classified correctly after each step. {BAND}{left_out(table)}"
+    return Figure("accuracy", SECTION, "Accuracy by step", caption, plot)
+
+
+def loss(table: RunTable) -> Figure | None:
+    """Loss against the step, per arm."""
+    key = next((key for key in ("train/loss", "val/loss") if table.has(key)), None)
+    if key is None:
+        return None
+    plot = blank("optimiser step", f"{split_name(key)} loss (nats)")
+    _draw(plot, table, key, "%{y:.4g}")
+    plot.update_yaxes(rangemode="tozero")
+    caption = (
+        f"Mean cross-entropy on {split_name(key)} images. {BAND} Peaks survive the thinning of long runs."
+        f"{left_out(table)}"
+    )
+    return Figure("loss", SECTION, "Loss by step", caption, plot)
+
+
+def _draw(plot: go.Figure, table: RunTable, key: str, hover: str) -> None:
+    styles = arm_styles(table)
+    for arm, frame in bands(table, key).items():
+        add_band(plot, styles[arm], frame, hover)
+
+
+def final_accuracy(table: RunTable) -> Figure | None:
+    """Accuracy at the end, one dot per run."""
+    key = final_accuracy_key(table)
+    if key is None:
+        return None
+    frame = pd.DataFrame({"group": table.runs["arm"], "value": table.outcome(key)}).dropna()
+    plot = dots(frame, f"{split_name(key)} accuracy")
+    caption = (
+        "One dot per run, one row per arm; the bar marks the mean over seeds. Where dots of a row lie far apart, "
+        f"the seed matters more than the arm. Accuracy on {split_name(key)} images at the end of the run."
+    )
+    return Figure("final-accuracy", SECTION, "Where each arm ends", caption, plot)
+
+
+def dots(frame: pd.DataFrame, title: str) -> go.Figure:
+    """One row per group (columns `group`, `value`): dots for runs, a bar for their mean."""
+    names = {group: plain(group, 30) for group in dict.fromkeys(frame["group"])}
+    rows = {group: position for position, group in enumerate(reversed(names))}
+    plot = blank(title, "", height=max(260, 90 + 30 * len(names)))
+    means = frame.groupby("group")["value"].mean()
+    y = frame["group"].map(rows)
+    bar = {"symbol": "line-ns-open", "size": 18, "color": "#0072B2", "line": {"width": 3}}
+    dot = {"size": 9, "color": "#0072B2", "opacity": 0.55}
+    hover = "%{x:.2%}<extra></extra>"
+    plot.add_scatter(x=frame["value"], y=y, mode="markers", marker=dot, name="run", hovertemplate=hover)
+    positions = [rows[group] for group in means.index]
+    plot.add_scatter(x=means, y=positions, mode="markers", marker=bar, name="mean", hovertemplate=f"mean {hover}")
+    ticks = {"tickmode": "array", "tickvals": list(rows.values()), "ticktext": [names[group] for group in rows]}
+    plot.update_yaxes(**ticks, range=[-0.6, len(rows) - 0.4], showgrid=True, showline=False, ticks="")
+    plot.update_xaxes(tickformat=".0%", range=[min(0.0, frame["value"].min()), 1.02])
+    return plot

@@ -1,0 +1,1 @@
+"""One run: its command, its folder and what writes to it."""

@@ -1,0 +1,1 @@
+"""The sweep file, its search space and its points."""

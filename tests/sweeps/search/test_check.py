@@ -1,0 +1,80 @@
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from symbreak.callbacks import FeatureDiversity, SymmetryBreaking
+from symbreak.sweeps.engine.workers import ForkServer
+from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.run import command
+from symbreak.sweeps.search import check, sweep_file
+
+COMMAND = ["${env}", "symbreak", "fit", "--config", "sweeps/configs/digits.yaml", "${args}"]
+
+
+class InThisProcess(ForkServer):
+    """A fork server that forks nothing."""
+
+    def __init__(self):
+        pass
+
+    def call(self, function, *arguments):
+        return function(*arguments)
+
+
+def check_sweep(parameters, command=COMMAND, **content):
+    content = {"method": "grid", "parameters": parameters, "command": command, **content}
+    check.check_points(sweep_file.parse(content, Path("s.yaml")), cast(Any, InThisProcess()))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"model.init_args.noise_scal": {"value": 1}}, r"noise_scal'; did you mean 'model\.init_args\.noise_scale'"),
+        ({"determinism.mode": {"values": ["strict", "lax"]}}, "determinism.mode: 'lax' is not allowed; allowed: non"),
+        ({"wandb.group": {"value": None}}, "wandb.group: None arrives as 'None'; .*args_json_file"),
+        ({"optimizer.init_args.foreach": {"value": None}}, "foreach: .*args_json_file"),
+    ],
+)
+def test_wrong_parameter_is_named(parameters, message):
+    with pytest.raises(UsageError, match=message) as error:
+        check_sweep(parameters)
+    assert str(error.value).startswith("s.yaml: ")
+    assert "\n" not in str(error.value)
+
+
+def test_none_booleans_and_lists_survive_a_json_file():
+    values = {
+        "trainer.precision": {"values": [None, "bf16-mixed"]},
+        "run.test": {"values": [False, True]},
+        "symmetry_breaking.include": {"values": [[], ["blocks.*"]]},
+        "model": {"parameters": {"init_args": {"parameters": {"noise_scale": {"value": 1.0e-7}}}}},
+    }
+    check_sweep(values, [*COMMAND[:-1], "--config", "${args_json_file}"])
+
+
+@pytest.mark.parametrize("name", ["train/loss", "test/accuracy", "symmetry/escape_step", "symmetry/broken_step/stem"])
+def test_logged_metric_is_accepted(name):
+    check_sweep({"trainer.max_steps": {"value": 2}}, metric={"name": name})
+
+
+@pytest.mark.parametrize("name", ["test/acuracy", "escape_step", "symmetry/escape_step/stem", "train/accuracy/stem"])
+def test_metric_that_nothing_logs_is_refused(name):
+    with pytest.raises(UsageError, match=rf"s\.yaml: metric\.name: nothing logs '{name}'"):
+        check_sweep({"trainer.max_steps": {"value": 2}}, metric={"name": name})
+
+
+def test_documented_keys_are_found():
+    keys = check.logged_keys()
+    for callback in (FeatureDiversity, SymmetryBreaking):
+        documented = str(callback.__doc__).count("``" + callback.family)
+        assert sum(key.startswith(f"{callback.family}/") for key in keys) == documented
+    assert set(command.CALLBACKS.values()) >= {FeatureDiversity, SymmetryBreaking}
+
+
+def test_covering_points_hold_every_value_once():
+    grid = [{"a": a, "b": {"c": c}} for a in range(3) for c in (1, 1.0, None)]
+    chosen = check.covering(grid)
+    assert len(chosen) == 5
+    assert {point["a"] for point in chosen} == {0, 1, 2}
+    assert {str(point["b"]["c"]) for point in chosen} == {"1", "1.0", "None"}
