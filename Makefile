@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test bench lint format clean
+.PHONY: help demo test bench docs lint format clean
 
 help:
 	@echo "make demo    the symmetry-breaking experiment on real images, five arms, about a minute"
 	@echo "make test    ruff, pyright and pytest"
 	@echo "make bench   speed and memory against a bare loop, published scripts and wandb.watch; about 25 minutes"
+	@echo "make docs    the API as HTML, from the docstrings, in build/docs"
 	@echo "make lint    ruff and pyright alone"
 	@echo "make format  ruff's formatter and its safe fixes"
 
@@ -37,6 +38,10 @@ bench: $(READY)
 		$(BIN)/python -m pytest tests/benchmarks/bench_$$each.py -p no:cacheprovider \
 			--benchmark-json=$(RESULTS)/$$each.json || exit 1; \
 	done
+
+docs: $(READY)
+	$(BIN)/pdoc --docformat google --output-directory build/docs symbreak
+	@echo "The API is in build/docs/index.html"
 
 lint: $(READY)
 	$(BIN)/ruff check .
