@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from symbreak.sweeps import pages
 from symbreak.sweeps.audit.cases import Finding
 from symbreak.sweeps.audit.operations import OPERATIONS
 from symbreak.sweeps.audit.reduction import REDUCTIONS
@@ -91,60 +91,28 @@ def write_json(path: Path, provenance: dict[str, Any], findings: Sequence[Findin
     path.write_text(f'{head[:-2]},\n "rows": [\n{rows}\n]\n}}\n', encoding="utf-8")
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>symbreak audit</title><style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }}
-table {{ border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }}
-.wide {{ overflow-x: auto; }}
-th, td {{ text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #8884; vertical-align: top; }}
-.good {{ color: #2a7d46; }} .warning {{ color: #b36b00; }} .bad {{ color: #c0392b; }} .none {{ opacity: .55; }}
-</style></head><body>
-<h1>Which operation breaks symmetry here?</h1>
-<p>{device}, {count} cases. An operation is <em>repeatable</em> if it gives the same bits again, and <em>symmetric</em>
-if identical channels going in come out identical.</p>
-<p>{legend}</p>
-<h2>Summary</h2><div class="wide">{summary}</div>
-<h2>Cases that are not both</h2><div class="wide">{remarkable}</div>
-<h2>What symmetric means</h2><div class="wide">{definitions}</div>
-<h2>Provenance</h2><div class="wide">{provenance}</div>
-<details><summary>All {count} cases</summary><div class="wide">{everything}</div></details>
-</body></html>
-"""
-
-
 def write_html(path: Path, provenance: dict[str, Any], findings: Sequence[Finding]) -> None:
-    """Write a page that needs nothing else: summary, remarkable cases, definitions, provenance, all cases."""
+    """Write the page: summary, remarkable cases, definitions, provenance, all cases."""
     rows = summarise(findings)
-    columns = [field.name for field in fields(Finding)]
-    remarkable = [f for f in findings if f.status != "ok" or not (f.repeatable and f.symmetric)]
     known = {name: operation.symmetry for name, operation in OPERATIONS.items()} | REDUCTIONS
-    names = dict.fromkeys(finding.operation for finding in findings)
-    page = _PAGE.format(
-        device=escape(str(provenance["environment"]["device"])),
-        count=len(findings),
-        legend=escape(LEGEND),
-        summary=_table(
-            ["operation", "mode", *(rows[0][2] if rows else ())],
-            [[operation, modes, *cells.values()] for operation, modes, cells in rows],
-        ),
-        remarkable=_table(columns, [list(asdict(finding).values()) for finding in remarkable]),
-        definitions=_table(["operation", "symmetric if"], [[name, known[name]] for name in names]),
-        provenance=_table(["", ""], [[key, json.dumps(value)] for key, value in provenance.items()]),
-        everything=_table(columns, [list(asdict(finding).values()) for finding in findings]),
+    cases = [["" if value is None else value for value in asdict(finding).values()] for finding in findings]
+    text = pages.render(
+        "audit.html",
+        title="Which operation breaks symmetry here?",
+        facts=f"{provenance['environment']['device']}, {len(findings)} cases",
+        legend=LEGEND,
+        summary={
+            "columns": ["operation", "mode", *(rows[0][2] if rows else ())],
+            "rows": [[operation, modes, *cells.values()] for operation, modes, cells in rows],
+        },
+        columns=[field.name for field in fields(Finding)],
+        cases=cases,
+        remarkable=[
+            row
+            for row, finding in zip(cases, findings, strict=True)
+            if finding.status != "ok" or not (finding.repeatable and finding.symmetric)
+        ],
+        definitions=[[name, known[name]] for name in dict.fromkeys(finding.operation for finding in findings)],
+        provenance=[[key, json.dumps(value)] for key, value in provenance.items()],
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
-    body = "".join(f"<tr>{''.join(map(_td, row))}</tr>\n" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
-
-
-def _td(value: Any) -> str:
-    if isinstance(value, Cell):
-        return f'<td class="{value.level}">{escape(value.text)}</td>'
-    return f"<td>{'' if value is None else escape(str(value))}</td>"
+    pages.write(path, text)

@@ -1,11 +1,11 @@
-"""An inspected network as table cells, as sentences and as one HTML page that needs nothing else."""
+"""An inspected network as table cells, as sentences and as a page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
+from symbreak.sweeps import pages
 from symbreak.sweeps.inspection.layers import DEAD, LayerInspection
 
 MEANINGS = {
@@ -23,31 +23,6 @@ MEANINGS = {
     "effective": "effective rank: exp(entropy of the normalised singular values)",
     "stable": "stable rank: squared Frobenius norm by squared spectral norm",
 }
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
-<title>{title}</title><style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; }}
-h1 {{ overflow-wrap: anywhere; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .25rem .6rem; border-bottom: 1px solid #8884; vertical-align: top; text-align: right; }}
-th:first-child, td:first-child {{ text-align: left; }}
-tr.poor td {{ background: #e8a30022; }}
-dt {{ font-weight: 600; }} dd {{ margin: 0 0 .3rem 1rem; }}
-li {{ overflow-wrap: anywhere; }}
-</style></head><body>
-<h1>{title}</h1>
-<p>{facts}</p>
-<div class="wide">{table}</div>
-<h2>Copies and dead filters</h2>
-{findings}
-<h2>What the columns mean</h2>
-<dl>{meanings}</dl>
-</body></html>
-"""
 
 
 def cells(layer: LayerInspection) -> dict[str, str]:
@@ -81,27 +56,19 @@ def findings(layers: Sequence[LayerInspection]) -> list[str]:
 
 
 def write_page(path: Path, target: str, layers: Sequence[LayerInspection]) -> None:
-    """Write the page; every text in it is escaped, and no script may run."""
+    """Write the page."""
     superfluous, filters = sum(layer.superfluous for layer in layers), sum(layer.shape[0] for layer in layers)
-    lines = "".join(f"<li>{escape(line)}</li>\n" for line in findings(layers))
-    page = _PAGE.format(
-        title=escape(f"Diversity of {target}"),
+    text = pages.render(
+        "inspection.html",
+        title=f"Diversity of {target}",
         facts=f"{len(layers)} layers, {filters} filters; {superfluous} of them are dead or copies of another one.",
-        table=_html_table(layers),
-        findings=f"<ul>\n{lines}</ul>" if lines else "<p>None.</p>",
-        meanings="".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in MEANINGS.items()),
+        columns=list(MEANINGS),
+        rows=[list(cells(layer).values()) for layer in layers],
+        marked=[index for index, layer in enumerate(layers) if layer.superfluous],
+        findings=findings(layers),
+        meanings=list(MEANINGS.items()),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-
-
-def _html_table(layers: Sequence[LayerInspection]) -> str:
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in MEANINGS)
-    rows = []
-    for layer in layers:
-        kind = ' class="poor"' if layer.superfluous else ""
-        rows.append(f"<tr{kind}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells(layer).values())}</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(rows)}\n</tbody></table>"
+    pages.write(path, text)
 
 
 def _numbers(indices: Sequence[int]) -> str:

@@ -1,8 +1,6 @@
 """Runs -> report.html, and the table and pictures that go with it."""
 
 import importlib.util
-import os
-import tempfile
 import time
 from collections import Counter
 from dataclasses import replace
@@ -12,6 +10,7 @@ import plotly.graph_objects as go
 
 from symbreak.sweeps.audit.records import audit_figures, audit_provenance, is_audit
 from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.pages import write
 from symbreak.sweeps.report.figures import Figure, choose
 from symbreak.sweeps.report.figures.style import INK
 from symbreak.sweeps.report.findings import findings
@@ -58,7 +57,7 @@ def report(
     if table.runs.empty and not table.skipped and not sources.audits:
         raise UsageError(f"no runs in {', '.join(map(str, runs))}")
     figures = choose(table) + sources.audit_figures()
-    _write(output, render(compose(table, figures, sources.audit_provenance())))
+    write(output, render(compose(table, figures, sources.audit_provenance())))
     for path, _ in exports:
         if path is not None:
             save(table, Path(path))
@@ -151,24 +150,10 @@ def _watch(sources: Sources, output: Path, interval: float) -> None:
         while True:
             table = sources.load()
             figures = choose(table) + sources.audit_figures()
-            _write(output, render(compose(table, figures, sources.audit_provenance(), interval)))
+            write(output, render(compose(table, figures, sources.audit_provenance(), interval)))
             time.sleep(interval)
     except KeyboardInterrupt:
         print(flush=True)
-
-
-def _write(path: Path, text: str) -> None:
-    """Replaces the file in one step, so that a browser never reads half a page."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def save_pictures(figures: list[Figure], folder: Path) -> list[Path]:

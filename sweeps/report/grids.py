@@ -24,6 +24,11 @@ class Cell:
     text: str
     value: float | str
 
+    @property
+    def sort_key(self) -> str:
+        """Return the value as the page's script compares it, empty for one that is unknown."""
+        return "" if self.value in (math.inf, "") else str(self.value)[:200]
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -31,6 +36,11 @@ class Grid:
 
     columns: list[str]
     rows: list[list[Cell]]
+
+    @property
+    def number_columns(self) -> list[bool]:
+        """Return for each column whether any of its cells is a number."""
+        return [any(not isinstance(row[i].value, str) for row in self.rows) for i in range(len(self.columns))]
 
 
 def by_arm(table: RunTable) -> Grid:

@@ -92,7 +92,7 @@ def test_a_page_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     def fail(source, target):
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.os, "replace", fail)
+    monkeypatch.setattr("symbreak.sweeps.pages.os.replace", fail)
     write_run(tmp_path / "run", config_of(), 50)
     with pytest.raises(OSError, match="disk full"):
         report([str(tmp_path / "run")], page)
