@@ -86,6 +86,11 @@ class Monitor(Callback):
         """Names of the weight layers, without those of the layer that runs last."""
         return [name for layer in self._features if layer.name != self.output_layer for name in layer.weights]
 
+    def output_layers(self) -> list[str]:
+        """Return the names under which the layer that runs last is logged; empty until it has run."""
+        weights = [name for layer in self._features if layer.name == self.output_layer for name in layer.weights]
+        return [] if self.output_layer is None else [self.output_layer, *weights]
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forgets an earlier fit; the state of a checkpoint is loaded after this."""
         if stage == "fit":

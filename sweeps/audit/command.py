@@ -30,7 +30,7 @@ from symbreak.sweeps.audit.operations import OPERATIONS
 from symbreak.sweeps.audit.reduction import REDUCTIONS
 from symbreak.sweeps.audit.rendering import LEGEND, summary_table, write_html, write_json
 from symbreak.sweeps.errors import UsageError, nearest
-from symbreak.sweeps.run.logger import git_state
+from symbreak.sweeps.run.provenance import git_state
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas as pd
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.report.figures import Figure
 from symbreak.sweeps.report.figures.audit import matrix
-from symbreak.sweeps.run.record import flatten
+from symbreak.sweeps.run.folder import flatten
 
 _NAMES = {
     "operation": ("operation", "op", "name"),

@@ -19,7 +19,7 @@ from symbreak.sweeps.engine.progress import Progress, best_row, results
 from symbreak.sweeps.engine.storage import open_storage
 from symbreak.sweeps.engine.study import Claim, Store
 from symbreak.sweeps.engine.workers import PRELOAD, ForkServer, Job, Run
-from symbreak.sweeps.run.folder import flatten, history, last_lines, read_json
+from symbreak.sweeps.run.folder import ARGUMENTS, HISTORY, POINT, SUMMARY, flatten, history, last_lines, read_json
 from symbreak.sweeps.search import sweep_file
 from symbreak.sweeps.search.check import check_points
 from symbreak.sweeps.search.points import Row
@@ -121,8 +121,8 @@ class Engine:
             "arm": point.label,
             "parameters": flatten(point.parameters),
         }
-        (folder / "point.json").write_text(json.dumps(note, indent=2))
-        json_file = folder / "args.json"
+        (folder / POINT).write_text(json.dumps(note, indent=2))
+        json_file = folder / ARGUMENTS
         if "${args_json_file}" in self.sweep.command:
             json_file.write_text(json.dumps(point.parameters))
         command = sweep_file.strip_env(sweep_file.expand_command(self.sweep, point.parameters, json_file))
@@ -145,12 +145,12 @@ class Engine:
 
     def metric_value(self, folder: Path) -> float | None:
         """Return the sweep's metric from a run's summary, None where it was not logged."""
-        value = read_json(folder / "summary.json").get(self.sweep.metric.get("name", ""))
+        value = read_json(folder / SUMMARY).get(self.sweep.metric.get("name", ""))
         return float(value) if isinstance(value, int | float) else None
 
     def consider_stopping(self, active: Active) -> None:
         """Report the metric's new values to early termination, and stop the run if it says so."""
-        values = history(active.claim.point.folder(self.folder) / "metrics.csv", self.sweep.metric["name"])
+        values = history(active.claim.point.folder(self.folder) / HISTORY, self.sweep.metric["name"])
         for index in range(active.reported, len(values)):
             active.reported = index + 1
             if self.store.report(active.claim, index + 1, values[index]):

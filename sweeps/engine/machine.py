@@ -1,4 +1,4 @@
-"""What this machine has to share out among runs, and what it says about processes."""
+"""What this machine has to share out among runs."""
 
 import os
 import sys
@@ -64,18 +64,3 @@ def run_environment(threads: int) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in SRUN_VARIABLES}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     return environment | {"OMP_NUM_THREADS": str(threads)}
-
-
-def started(pid: int) -> str | None:
-    """Return when a process on this machine began, in a form to compare only, or None if there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except OSError:
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return None if Path("/proc/self/stat").exists() else "unknown"

@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from symbreak.sweeps.run.folder import fraction, max_steps, read_json
-from symbreak.sweeps.run.outcome import COLUMNS, distinct_filters, outcome
+from symbreak.sweeps.run.folder import STATE, SUMMARY, fraction, max_steps, read_json
+from symbreak.sweeps.run.outcome import COLUMNS, describe_filters, distinct_filters, read_outcome
 from symbreak.sweeps.search.points import Row
 
 PLAIN_SECONDS = 15.0
@@ -92,10 +92,11 @@ class Progress:
 
     def _cells(self, row: Row) -> tuple[str, str, str, str]:
         folder = row.point.folder(self.folder)
-        summary, run = read_json(folder / "summary.json"), read_json(folder / "run.json")
+        summary, run = read_json(folder / SUMMARY), read_json(folder / STATE)
         step, last = summary.get("step"), max_steps(folder)
         shown = number(step) + (f"/{last}" if step is not None and last else "")
-        return shown, number(summary.get("train/loss")), distinct_filters(summary), elapsed(run)
+        distinct = describe_filters(distinct_filters(summary, run).values())
+        return shown, number(summary.get("train/loss")), distinct, elapsed(run)
 
     def _caption(self, rows: Sequence[Row]) -> str:
         done = sum(row.status not in ("waiting", "running") for row in rows)
@@ -181,7 +182,7 @@ def results(rows: Sequence[Row], folder: Path, metric: dict[str, Any]) -> Table:
     if is_mixed:
         table.add_column("how it ended")
     for row in rows:
-        cells = list(outcome(read_json(row.point.folder(folder) / "summary.json")).values())
+        cells = list(read_outcome(row.point.folder(folder)).cells().values())
         ended = f"failed: {row.error.strip()}" if row.error else ENDINGS.get(row.status, row.status)
         score = [number(row.value, 4)] if has_metric else []
         last = [Text(ended, style=STYLES[row.status])] if is_mixed else []

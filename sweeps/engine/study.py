@@ -21,8 +21,8 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from symbreak.sweeps.engine.machine import started
 from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.run.process import started
 from symbreak.sweeps.search import points, space
 from symbreak.sweeps.search.points import Point, Row
 from symbreak.sweeps.search.sweep_file import SweepFile

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from symbreak.sweeps.report.table import RunTable
-from symbreak.sweeps.run.record import flatten
+from symbreak.sweeps.run.folder import flatten
 
 NAMES = {"git.commit": "code: commit", "git.dirty": "code: uncommitted changes"}
 YES_NO = {True: "yes", False: "no"}

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from symbreak.sweeps.errors import UsageError
-from symbreak.sweeps.run.record import Run, Skipped, flatten, last_values
+from symbreak.sweeps.run.record import Run, Skipped, last_values, settings
 
 PREFIX = "wandb:"
 STEP = "trainer/global_step"
@@ -34,7 +34,7 @@ def read_online(run: Any) -> Run | Skipped:
     history = online_history(run.scan_history())
     if history.empty:
         return Skipped(run.name, run.url, "nothing to show yet: no history")
-    config = flatten({key: value for key, value in run.config.items() if not key.startswith("_")})
+    config = settings({key: value for key, value in run.config.items() if not key.startswith("_")})
     summary = {key: value for key, value in dict(run.summary).items() if isinstance(value, (int, float, str))}
     meta = {"command": [str(word) for word in (run.metadata or {}).get("args", [])], "git": {"commit": run.commit}}
     return Run(

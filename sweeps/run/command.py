@@ -36,8 +36,9 @@ from symbreak.lightning_modules import ImageClassifier
 from symbreak.lightning_modules.classifier import SGD_DEFAULTS
 from symbreak.sweeps.errors import OneLineParser, UsageError, explain
 from symbreak.sweeps.paths import with_shipped_configs
+from symbreak.sweeps.run.claim import claimed, given_dir
 from symbreak.sweeps.run.folder import flatten
-from symbreak.sweeps.run.logger import RunLogger, claim, default_dir
+from symbreak.sweeps.run.logger import RunLogger
 from symbreak.sweeps.run.outcome import print_run
 from symbreak.sweeps.run.wandb_logging import wandb_logger
 
@@ -125,13 +126,11 @@ class SymbreakCLI(LightningCLI):
             raise UsageError(f"ckpt_path: {error}") from error
 
     def before_instantiate_classes(self) -> None:
-        """Settle where the run's folder is; the processes of a distributed run that this one starts inherit it."""
-        self.run_dir = Path(self._get(self.config, "run.dir") or default_dir())
+        """Settle whether the run goes on from a checkpoint."""
         self.resume = self.checkpoint if self.subcommand == "fit" else None
-        self.config[str(self.subcommand)]["run.dir"] = os.environ["SYMBREAK_RUN_DIR"] = str(self.run_dir)
 
     def instantiate_classes(self) -> None:
-        """Build everything; what a constructor refuses is the user's to know in one line.
+        """Build everything, and report what a constructor refuses as a usage error.
 
         Raises:
             UsageError: If a constructor refuses its arguments, or the run's folder holds another run.
@@ -145,9 +144,16 @@ class SymbreakCLI(LightningCLI):
             raise UsageError(explain(str(cause))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Claim the run's folder, then build the trainer; the processes that it starts inherit the folder."""
+        given = self._get(self.config, "run.dir")
+        path = Path(given) if given else given_dir()
+        is_main = rank_zero_only.rank == 0
+        with claimed(path, self.resume is not None) if is_main else nullcontext(path or Path("runs")) as self.run_dir:
+            self.config[str(self.subcommand)]["run.dir"] = os.environ["SYMBREAK_RUN_DIR"] = str(self.run_dir)
+            return self._build_trainer(**kwargs)
+
+    def _build_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with the run folder's logger first, W&B second, then the user's own."""
-        if rank_zero_only.rank == 0:
-            claim(self.run_dir, resume=self.resume is not None)
         config = self._get(self.config_init, "trainer")
         self._dump_config()
         self.run_logger = RunLogger(self.run_dir, self.resume["global_step"] if self.resume else None)
@@ -172,6 +178,7 @@ class SymbreakCLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Fit, then test the weights that training ended with."""
+        self.run_logger.callbacks = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         with self.run_logger.run():
             self.trainer.fit(**kwargs)
             if self._get(self.config_init, "run.test"):
@@ -233,5 +240,5 @@ def main(args: list[str]) -> int:
     sys.argv[1:] = with_shipped_configs(args)
     cli = SymbreakCLI()
     if rank_zero_only.rank == 0:
-        print_run(cli.run_dir, cli.run_logger.summary)
+        print_run(cli.run_dir)
     return 0

@@ -1,14 +1,29 @@
-"""What a run folder says about its run while it runs and afterwards."""
+"""The run folder: its file names, and readers that bear files which are missing, torn or still being written."""
+
+from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from symbreak.sweeps.run.process import is_alive
+
+CONFIG, HISTORY, SUMMARY, STATE = "config.yaml", "metrics.csv", "summary.json", "run.json"
+POINT, ARGUMENTS, LOG = "point.json", "args.json", "log.txt"
+CHECKPOINTS = "checkpoints"
+ENGINE_FILES = {POINT, ARGUMENTS, LOG}
+"""What a sweep writes into a folder before its run starts."""
+UNFINISHED = ("running", "silent", "killed", "interrupted", "preempted", "failed")
+SILENT_AFTER = 600.0
+"""Seconds without a write after which a run that still calls itself running is called silent."""
 ERROR_LINES = 8
 
 
@@ -24,11 +39,74 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file, empty if it is not there (yet)."""
+    """Return the JSON object in a file; empty where the file is missing or torn, or holds anything else."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON atomically: a reader sees the old content or the new, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, float]]:
+    """Yield the rows of a metrics.csv in order, with the cells that hold numbers.
+
+    A last line without a line break is a torn write and is left out: its last number may be cut short.
+    """
+    try:
+        text = path.read_bytes().rpartition(b"\n")[0].decode(errors="replace")
+    except OSError:
+        return
+    try:
+        for row in csv.DictReader(text.splitlines()):
+            yield {key: number for key, cell in row.items() if key and (number := _number(cell)) is not None}
+    except csv.Error:  # the rest is no CSV
+        return
+
+
+def _number(cell: Any) -> float | None:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None
+
+
+def history(path: Path, key: str) -> list[float]:
+    """Return every logged value of a metric, in order, from a run's metrics.csv."""
+    return [row[key] for row in read_rows(path) if key in row]
+
+
+def rows_before(path: Path, step: int) -> list[dict[str, float]]:
+    """Return the rows that a run which goes on from a checkpoint of this step will not log again.
+
+    A checkpoint is saved after the validation of its step, but before the step's own measurements.
+    """
+    rows = [row for row in read_rows(path) if math.isfinite(row.get("step", math.nan))]
+    kept = [row for row in rows if row["step"] < step or (row["step"] == step and any("val/" in key for key in row))]
+    return [row | {"step": int(row["step"])} for row in kept]
+
+
+def status(folder: Path, state: Mapping[str, Any]) -> str:
+    """Return a run's status from its run.json, but for a run that ended without noting it.
+
+    Returns:
+        running, finished, failed, interrupted or preempted as noted; ``killed`` where it should be running and its
+        process on this machine is gone; ``silent`` where it has written nothing for `SILENT_AFTER` seconds;
+        ``unknown`` where nothing is noted.
+    """
+    noted = str(state.get("status", "unknown"))
+    if noted != "running":
+        return noted
+    if is_alive(state.get("process")) is False:
+        return "killed"
+    written = max((path.stat().st_mtime for path in (folder / HISTORY, folder / STATE) if path.is_file()), default=0.0)
+    return "silent" if time.time() - written > SILENT_AFTER else "running"
 
 
 def max_steps(folder: Path) -> int | None:
@@ -38,24 +116,24 @@ def max_steps(folder: Path) -> int | None:
 
 
 def _trainer(folder: Path) -> dict[str, Any]:
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     try:
         stat = path.stat()
         return _trainer_at(path, stat.st_mtime_ns, stat.st_size)
-    except (OSError, yaml.YAMLError):  # not there yet, or half written
+    except (OSError, ValueError, yaml.YAMLError):  # not there yet, or half written
         return {}
 
 
 @lru_cache(maxsize=1024)
 def _trainer_at(path: Path, _time: int, _size: int) -> dict[str, Any]:
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     trainer = content.get("trainer") if isinstance(content, dict) else None
     return trainer if isinstance(trainer, dict) else {}
 
 
 def fraction(folder: Path) -> float:
     """Return the done part of a run by its steps, or by its epochs, or 0 where neither is known."""
-    summary = read_json(folder / "summary.json")
+    summary = read_json(folder / SUMMARY)
     last, epochs = max_steps(folder), _trainer(folder).get("max_epochs")
     if last:
         return min((summary.get("step") or 0) / last, 1.0)
@@ -64,20 +142,17 @@ def fraction(folder: Path) -> float:
 
 def last_lines(folder: Path) -> str:
     """Return a failed run's error: what its run.json says, else the last lines of its log."""
-    noted = read_json(folder / "run.json").get("error")
+    noted = read_json(folder / STATE).get("error")
     if noted:
         return str(noted)
     try:
-        lines = (folder / "log.txt").read_text(errors="replace").splitlines()
+        lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     return "\n".join([line for line in lines if line.strip()][-ERROR_LINES:])
 
 
-def history(path: Path, key: str) -> list[float]:
-    """Return every logged value of a metric, in order, from a run's metrics.csv."""
-    try:
-        with path.open(newline="") as file:
-            return [float(row[key]) for row in csv.DictReader(file) if row.get(key)]
-    except (OSError, ValueError):  # not there yet, or a line half written
-        return []
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint of a run that was written last, if there is one."""
+    found = [path for path in (folder / CHECKPOINTS).glob("*.ckpt") if path.is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)

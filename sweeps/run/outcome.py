@@ -1,55 +1,132 @@
-"""What became of a run, in the few figures that a table shows."""
+"""What became of a run, in the few figures that the terminal and the report show."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from symbreak.sweeps.run.folder import STATE, SUMMARY, read_json, status
+
+if TYPE_CHECKING:
+    from symbreak.sweeps.run.record import Run
+
 COLUMNS = ("test accuracy", "distinct filters", "broken step", "escape step", "growth rate")
+DISTINCT = "symmetry/distinct_filters"
 
 
-def _number(value: Any, form: str, absent: str = "-") -> str:
-    return absent if value is None else format(value, form)
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of one run; None where an event never occurred or a value was not measured.
 
-
-def distinct_filters(summary: Mapping[str, Any]) -> str:
-    """Return the last number of distinct filters over the hidden layers: ``1 in 10 of 10 layers``, or a range.
-
-    The output layer, whose filters belong to different classes by definition, is recognised by its place: last.
+    Attributes:
+        test_accuracy: Accuracy on the test set.
+        distinct_filters: Last number of distinct filters of each hidden layer.
+        broken_step: First measured step at which the filters of a hidden layer differ in a bit.
+        escape_step: First measured step at which the features' asymmetry reaches the run's threshold.
+        growth_rate: Slope of ln(asymmetry) per step over its last rise.
+        diverged_step: First measured step at which a measure is not finite.
+        censored_at: Last step of a run that is not finished: until then, an event that is None did not occur.
+        measured: Whether symmetry was measured at all.
     """
-    key = "symmetry/distinct_filters/"
-    hidden = [int(value) for name, value in summary.items() if name.startswith(key) and value is not None][:-1]
-    if not hidden:
-        return "-"
-    if single := hidden.count(1):
-        return f"1 in {single} of {len(hidden)} layers"
-    return f"{min(hidden)} to {max(hidden)}"
+
+    test_accuracy: float | None
+    distinct_filters: dict[str, int]
+    broken_step: int | None
+    escape_step: int | None
+    growth_rate: float | None
+    diverged_step: int | None
+    censored_at: int | None
+    measured: bool
+
+    def cells(self) -> dict[str, str]:
+        """Return the cells of a table's row, by the names in ``COLUMNS``."""
+        values = (
+            _shown(self.test_accuracy, ".1%"),
+            describe_filters(self.distinct_filters.values()),
+            self._event(self.broken_step),
+            self._event(self.escape_step),
+            _shown(self.growth_rate, ".3f"),
+        )
+        return dict(zip(COLUMNS, values, strict=True))
+
+    def _event(self, step: int | None) -> str:
+        if step is not None:
+            return str(step)
+        if not self.measured:
+            return "-"
+        return "never" if self.censored_at is None else f"not by {self.censored_at}"
 
 
-def outcome(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Return the cells of one run's row, by the names in ``COLUMNS``; a step that never came is ``never``."""
-    watched = "symmetry/distinct_filters" in summary
-    never = "never" if watched else "-"
-    accuracy = summary.get("test/accuracy")
-    values = (
-        _number(accuracy, ".1%"),
-        distinct_filters(summary),
-        _number(summary.get("symmetry/broken_step"), ".0f", never),
-        _number(summary.get("symmetry/escape_step"), ".0f", never),
-        _number(summary.get("symmetry/growth_rate"), ".3f"),
+def outcome_of(run: Run) -> Outcome:
+    """Return the outcome of a run that was read from its folder or from W&B."""
+    last = int(run.history.index[-1]) if len(run.history) else 0
+    return _outcome(run.summary | {"step": last}, run.meta, run.status)
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """Return the outcome of the run in a folder from its two small files, without its history."""
+    state = read_json(folder / STATE)
+    return _outcome(read_json(folder / SUMMARY), state, status(folder, state))
+
+
+def _outcome(summary: Mapping[str, Any], state: Mapping[str, Any], run_status: str) -> Outcome:
+    return Outcome(
+        test_accuracy=_number(summary.get("test/accuracy")),
+        distinct_filters=distinct_filters(summary, state),
+        broken_step=_step(summary.get("symmetry/broken_step")),
+        escape_step=_step(summary.get("symmetry/escape_step")),
+        growth_rate=_number(summary.get("symmetry/growth_rate")),
+        diverged_step=_step(summary.get("symmetry/diverged_step")),
+        censored_at=None if run_status == "finished" else _step(summary.get("step")) or 0,
+        measured=any(key.startswith(DISTINCT) for key in summary),
     )
-    return dict(zip(COLUMNS, values, strict=True))
 
 
-def print_run(path: Path, summary: Mapping[str, Any]) -> None:
-    """Print one run's outcome and where it lies."""
-    table = Table(title=f"[bold]{path}[/bold]", title_justify="left")
-    for column, value in outcome(summary).items():
-        if value != "-":
-            table.add_column(column, justify="right")
-    table.add_row(*(value for value in outcome(summary).values() if value != "-"))
-    Console().print(table)
+def distinct_filters(summary: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, int]:
+    """Return the last number of distinct filters of each hidden layer: all but ``output_layers`` in run.json."""
+    noted = state.get("output_layers")
+    outputs: Collection[Any] = noted if isinstance(noted, list) else ()
+    found = {key.removeprefix(f"{DISTINCT}/"): _step(value) for key, value in summary.items() if f"{DISTINCT}/" in key}
+    return {layer: count for layer, count in found.items() if count is not None and layer not in outputs}
+
+
+def describe_filters(counts: Collection[int]) -> str:
+    """Return numbers of distinct filters in words: ``1 in 10 of 10 layers``, or their range."""
+    if not counts:
+        return "-"
+    if single := sum(count == 1 for count in counts):
+        return f"1 in {single} of {len(counts)} layers"
+    return f"{min(counts)} to {max(counts)}"
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number as it is, None for anything else."""
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _step(value: Any) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def print_run(path: Path) -> None:
+    """Print where a run lies, and its outcome as a table."""
+    table = Table()
+    cells = {column: value for column, value in read_outcome(path).cells().items() if value != "-"}
+    for column in cells:
+        table.add_column(column, justify="right")
+    table.add_row(*cells.values())
+    console = Console()
+    console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    if cells:
+        console.print(table)

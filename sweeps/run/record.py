@@ -1,9 +1,8 @@
-"""One run folder on disk -> one `Run` in memory, or the reason why not."""
+"""Read a run folder into memory as a `Run`, or as `Skipped` with the reason."""
 
 import io
 import json
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-RUN_FILES = ("run.json", "config.yaml", "metrics.csv", "point.json")
-SILENT_AFTER = 600.0
-"""Seconds without a write after which a run that still calls itself running is called silent."""
+from symbreak.sweeps.run.folder import CONFIG, HISTORY, POINT, STATE, SUMMARY, flatten, read_json, status
+
+RUN_FILES = (STATE, CONFIG, HISTORY, POINT)
+"""A folder that holds one of these holds a run."""
 
 # The C loader is the same safe loader, about ten times faster.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -22,16 +22,16 @@ _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Run:
-    """What one run left behind.
+    """The content of one run folder.
 
     Attributes:
         name: The folder's name (or the W&B run's name).
         folder: Where it was read from.
-        status: running, silent, finished, failed, interrupted, preempted or unknown.
-        config: Resolved configuration, dotted key -> value.
+        status: As :func:`symbreak.sweeps.run.folder.status` says.
+        config: Resolved configuration, as :func:`settings` returns it.
         summary: Last value of each key.
         history: One row per step (the index), one float column per key, NaN where nothing was logged.
-        meta: Contents of run.json: times, command, versions, device.
+        meta: Contents of run.json: times, command, code, output layers, environment, switches.
         point: Contents of point.json, empty outside a sweep.
     """
 
@@ -56,7 +56,7 @@ class Skipped:
 
 
 def read_run(folder: Path) -> Run | Skipped:
-    """Reads one run folder; never raises for what is in it."""
+    """Read one run folder; never raise for what is in it."""
     try:
         return _read(folder)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
@@ -64,24 +64,23 @@ def read_run(folder: Path) -> Run | Skipped:
 
 
 def _read(folder: Path) -> Run | Skipped:
-    meta, point, summary = (_read_json(folder / name) for name in ("run.json", "point.json", "summary.json"))
+    meta, point, summary = (read_json(folder / name) for name in (STATE, POINT, SUMMARY))
     if meta.get("status") == "failed":
         return Skipped(folder.name, str(folder), "the run failed", _text(meta.get("error")))
-    missing = [name for name in ("config.yaml", "metrics.csv") if not (folder / name).is_file()]
+    missing = [name for name in (CONFIG, HISTORY) if not (folder / name).is_file()]
     if missing:
         return Skipped(folder.name, str(folder), f"nothing to show yet: no {' and no '.join(missing)}")
-    config = yaml.load((folder / "config.yaml").read_bytes(), _YAML_LOADER)
+    config = yaml.load((folder / CONFIG).read_bytes(), _YAML_LOADER)
     if not isinstance(config, dict):
         return Skipped(folder.name, str(folder), "unreadable: config.yaml holds no mapping")
-    history = read_history(folder / "metrics.csv")
+    history = read_history(folder / HISTORY)
     if history.empty:
         return Skipped(folder.name, str(folder), "nothing to show yet: metrics.csv has no complete row")
-    status = _status(meta, folder / "metrics.csv")
     return Run(
         folder.name,
         str(folder),
-        status,
-        flatten(config),
+        status(folder, meta),
+        settings(config),
         summary | last_values(history) | summary,
         history,
         meta,
@@ -89,15 +88,8 @@ def _read(folder: Path) -> Run | Skipped:
     )
 
 
-def _status(meta: dict[str, Any], metrics: Path) -> str:
-    status = str(meta.get("status", "unknown"))
-    if status == "running" and time.time() - metrics.stat().st_mtime > SILENT_AFTER:
-        return "silent"
-    return status
-
-
 def read_history(path: Path) -> pd.DataFrame:
-    """Reads a metrics.csv that may still be growing.
+    """Read a metrics.csv that may still be growing.
 
     A last line without a line break is a torn write and is dropped: its last number may be cut short.
     Rows of the same step are merged; of two values for one key and step the later one counts.
@@ -123,7 +115,7 @@ def _parse(raw: bytes) -> pd.DataFrame:
 
 
 def last_values(history: pd.DataFrame) -> dict[str, float]:
-    """The last value of each key that has one."""
+    """Return the last value of each key that has one."""
     values = history.to_numpy()
     known = np.asarray(~np.isnan(values))
     rows = len(values) - 1 - known[::-1].argmax(axis=0)
@@ -131,28 +123,12 @@ def last_values(history: pd.DataFrame) -> dict[str, float]:
     return {str(key): float(value) for key, value in zip(history, last, strict=True) if not np.isnan(value)}
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping -> dotted keys; lists become their JSON text, so that every value can be compared."""
-    return dict(_leaves(tree, prefix))
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        elif isinstance(value, (list, tuple, Mapping)):
-            yield f"{prefix}{key}", json.dumps(value, default=str)
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where the file is missing or torn, since a run can do without it."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def settings(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config under dotted keys, its lists as JSON text, so that every value can be compared and counted."""
+    return {
+        key: json.dumps(value, default=str) if isinstance(value, (list, tuple, Mapping)) else value
+        for key, value in flatten(tree).items()
+    }
 
 
 def _text(value: Any) -> str:

@@ -1,28 +1,28 @@
 from tests.sweeps.report.example_runs import config_of
 
 from symbreak.sweeps.report.arms import arm_labels, describe, readable, short_names, varying_keys
-from symbreak.sweeps.run.record import flatten
+from symbreak.sweeps.run.record import settings
 
 
 def test_seeds_and_bookkeeping_do_not_make_arms():
-    configs = [flatten(config_of(seed=seed)) | {"run.dir": f"runs/{seed}", "wandb.name": seed} for seed in range(3)]
+    configs = [settings(config_of(seed=seed)) | {"run.dir": f"runs/{seed}", "wandb.name": seed} for seed in range(3)]
     assert varying_keys(configs) == []
     assert arm_labels(configs, [None] * 3) == ["all runs"] * 3
 
 
 def test_the_sweeps_own_label_is_kept_where_it_names_a_group():
-    configs = [flatten(config_of(seed=seed, noise=noise)) for noise in (0.0, 1e-3) for seed in (0, 1)]
+    configs = [settings(config_of(seed=seed, noise=noise)) for noise in (0.0, 1e-3) for seed in (0, 1)]
     assert arm_labels(configs, ["zero", "zero", "noisy", "noisy"]) == ["zero", "zero", "noisy", "noisy"]
 
 
 def test_seeds_are_taken_out_of_a_given_label():
-    configs = [flatten(config_of(seed=seed, noise=noise)) for noise in (0.0, 1e-3) for seed in (0, 1)]
+    configs = [settings(config_of(seed=seed, noise=noise)) for noise in (0.0, 1e-3) for seed in (0, 1)]
     given = ["zero, seed_everything=0", "zero, seed_everything=1", "data.seed=0, noisy", "data.seed=1, noisy"]
     assert arm_labels(configs, given) == ["zero", "zero", "noisy", "noisy"]
 
 
 def test_a_label_that_two_groups_share_gives_way_to_their_values():
-    configs = [flatten(config_of(noise=noise)) for noise in (1e-8, 1e-3)]
+    configs = [settings(config_of(noise=noise)) for noise in (1e-8, 1e-3)]
     assert arm_labels(configs, ["same", "same"]) == ["noise_scale=1e-8", "noise_scale=0.001"]
 
 

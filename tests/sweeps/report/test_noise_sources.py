@@ -2,7 +2,7 @@ import pytest
 from tests.sweeps.report.example_runs import config_of
 
 from symbreak.sweeps.report.noise_sources import Source, is_source_key, source_of
-from symbreak.sweeps.run.record import flatten
+from symbreak.sweeps.run.record import settings
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from symbreak.sweeps.run.record import flatten
     ],
 )
 def test_sources_of_a_configuration(changes, expected):
-    assert source_of(flatten(config_of(**changes))) == expected
+    assert source_of(settings(config_of(**changes))) == expected
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_sources_of_a_configuration(changes, expected):
     ],
 )
 def test_trainers_bring_sources_too(trainer, label):
-    assert source_of(flatten({"trainer": trainer})).label == label
+    assert source_of(settings({"trainer": trainer})).label == label
 
 
 def test_source_keys():

@@ -3,10 +3,8 @@ import json
 
 import pytest
 
-from symbreak.sweeps.errors import UsageError
-from symbreak.sweeps.paths import shipped, with_shipped_configs
 from symbreak.sweeps.run import logger as module
-from symbreak.sweeps.run.logger import RunLogger, claim, default_dir
+from symbreak.sweeps.run.logger import RunLogger
 
 
 def rows(path):
@@ -95,36 +93,3 @@ def test_writing_takes_a_bounded_share_of_the_time(tmp_path, monkeypatch):
         logger.save()
     assert len(writes) == 4  # 5 seconds each
     assert 5 * len(writes) / now[0] <= 1.05 * module.WRITING_SHARE
-
-
-def test_a_folder_with_a_run_is_refused_unless_resumed(tmp_path):
-    run = tmp_path / "run"
-    claim(run, resume=False)
-    (run / "point.json").touch()
-    claim(run, resume=False)
-    (run / "metrics.csv").touch()
-    with pytest.raises(UsageError, match="already holds a run"):
-        claim(run, resume=False)
-    claim(run, resume=True)
-
-
-def test_the_default_folder(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SYMBREAK_RUN_DIR", raising=False)
-    first = default_dir()
-    first.mkdir(parents=True)
-    assert default_dir() != first
-    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
-    monkeypatch.setenv("WANDB_RUN_ID", "r")
-    assert default_dir().as_posix() == "runs/s/r"
-    monkeypatch.setenv("SYMBREAK_RUN_DIR", "elsewhere")
-    assert default_dir().as_posix() == "elsewhere"
-
-
-def test_shipped_configs_are_found_from_anywhere(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    name = "sweeps/configs/digits.yaml"
-    assert shipped(name).is_file()
-    assert str(shipped("sweeps/nothing.yaml")) == "sweeps/nothing.yaml"
-    expected = ["fit", f"--config={shipped(name)}", "--config", str(shipped(name)), "--config=own.yaml"]
-    assert with_shipped_configs(["fit", f"--config={name}", "--config", name, "--config=own.yaml"]) == expected

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.sweeps.report.example_runs import config_of, write_run
 
-from symbreak.sweeps.run.record import Run, Skipped, flatten, last_values, read_history, read_run
+from symbreak.sweeps.run.record import Run, Skipped, last_values, read_history, read_run, settings
 
 
 @pytest.fixture
@@ -103,12 +103,13 @@ def test_a_run_that_has_long_written_nothing_is_called_silent(tmp_path):
     run = read_run(folder)
     assert isinstance(run, Run)
     assert run.status == "running"
-    os.utime(folder / "metrics.csv", (0, 0))
+    for name in ("metrics.csv", "run.json"):
+        os.utime(folder / name, (0, 0))
     run = read_run(folder)
     assert isinstance(run, Run)
     assert run.status == "silent"
 
 
-def test_flatten_keeps_lists_comparable():
+def test_settings_are_comparable():
     nested = {"a": {"b": 1, "c": {}}, "d": [1, {"e": 2}], "f": None}
-    assert flatten(nested) == {"a.b": 1, "a.c": "{}", "d": '[1, {"e": 2}]', "f": None}
+    assert settings(nested) == {"a.b": 1, "a.c": "{}", "d": '[1, {"e": 2}]', "f": None}
