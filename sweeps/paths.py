@@ -18,6 +18,13 @@ def shipped(path: str | Path) -> Path:
     return _PARENT / path
 
 
+def shipped_sweep(path: str | Path) -> Path:
+    """Return a sweep file, which may be named without folder and suffix where it comes with the project."""
+    path = Path(path)
+    named = _PARENT / "sweeps" / f"{path.name}.yaml"
+    return named if not path.exists() and len(path.parts) == 1 and named.is_file() else shipped(path)
+
+
 def with_shipped_configs(args: list[str]) -> list[str]:
     """Return a command line with the file of every ``--config FILE`` or ``--config=FILE`` replaced by `shipped`'s."""
     found = list(args)

@@ -27,8 +27,8 @@ def agents(sweep_id: str, workers: int | None = None, gpus_per_run: int | None =
     Returns:
         0 if every agent ended well, else the first other exit code.
     """
+    from symbreak.sweeps.engine.local import ForkServer
     from symbreak.sweeps.engine.machine import cores, make_slots, run_environment, visible_gpus
-    from symbreak.sweeps.engine.workers import ForkServer
 
     gpus = ForkServer(("torch",)).call(visible_gpus) if gpus_per_run != 0 else []
     slots = make_slots(workers or (None if gpus else 1), gpus_per_run, gpus, None)

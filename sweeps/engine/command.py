@@ -1,89 +1,205 @@
-"""The offline engine: one sweep file, many runs on this machine, or on several that share a store."""
+"""`symbreak sweep`: run every point of a W&B sweep file."""
+
+from __future__ import annotations
 
 import contextlib
+import os
 import shlex
+import sys
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from symbreak.sweeps.engine.study import Study
     from symbreak.sweeps.search.sweep_file import SweepFile
 
 ENDLESS = 10
 """How many commands `--dry-run` prints of a sweep without end."""
+SAMPLE = 3
+"""How many points of a random or bayes sweep are checked before it starts."""
+PLAIN_WIDTH = 200
 
 
 def sweep(
     file: Path,
     workers: int | None = None,
     gpus_per_run: int | None = None,
+    cpus_per_run: int | None = None,
+    retries: int = 0,
+    executor: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
     dry_run: bool = False,
-    storage: str | None = None,
     online: bool = False,
     output: Path = Path("runs"),
 ) -> int:
     """Run every point of a W&B sweep file.
 
-    The runs go to `OUTPUT/<sweep name>/`. Finished points are never repeated: the same call again goes on where the
-    last one ended, and several calls at once share the work.
+    The runs go to `OUTPUT/<sweep name>/`. The same call again goes on where the last one ended, whatever ended it:
+    finished points are kept, interrupted runs resume from their last checkpoint, failed ones start again in a folder of
+    their own. Nothing is deleted.
+
+    Examples:
+        symbreak sweep quickstart                           a laptop: as many runs at a time as there are cores
+        symbreak sweep cifar10 --gpus-per-run 2             eight GPUs: four runs at a time on two GPUs each
+        symbreak sweep cifar10 --executor ray --ray-address auto --output /shared/runs
+                                                            a cluster: every machine of a running Ray cluster
+        symbreak sweep cifar10 --online                     W&B: its server hands out the points; other machines
+                                                            join by `symbreak agents ENTITY/PROJECT/SWEEP`
 
     Args:
-        file: The W&B sweep file.
+        file: The W&B sweep file, or the name of one that comes with the project, such as quickstart.
         workers: How many runs at a time; by default one per group of GPUs, or per core where there is no GPU.
         gpus_per_run: GPUs that each run sees; by default 1 where there are GPUs. 0 hides them.
+        cpus_per_run: CPU threads of each run; by default an equal share of the cores, and 1 on a Ray cluster.
+        retries: How often a point is started again in this call after its run crashed.
+        executor: Where runs are executed: on this machine, or on a Ray cluster (`pip install 'symbreak[ray]'`).
+        ray_address: Address of a running Ray cluster, or `auto`; by default a cluster on this machine is started.
         dry_run: Print the commands and start nothing.
-        storage: A database URL or journal file that several machines share; by default a file beside the runs.
         online: Register the sweep at W&B and run it through `wandb agent`, one per group of GPUs.
-        output: The folder of all sweeps.
+        output: The folder of all sweeps; for Ray a folder that every machine of the cluster sees.
 
     Returns:
-        The exit code: 0 if every run finished, 1 if one failed, 130 if interrupted.
+        The exit code: 0 if every run finished, 1 if one failed, 130 or 143 if interrupted.
 
     Raises:
         UsageError: In one line that names the file and the key, before anything starts.
     """
-    from symbreak.sweeps import paths
-    from symbreak.sweeps.engine import agents, driver
-    from symbreak.sweeps.engine.workers import ForkServer
-    from symbreak.sweeps.errors import UsageError
+    from symbreak.sweeps.engine.local import PRELOAD, ForkServer
+    from symbreak.sweeps.engine.machine import check_counts
+    from symbreak.sweeps.paths import shipped_sweep
     from symbreak.sweeps.search import check, sweep_file
 
-    checked = sweep_file.load(paths.shipped(file))
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers: at least 1 is needed, not {workers}")
-    folder = Path(output) / checked.name
+    checked = sweep_file.load(shipped_sweep(file))
+    check_counts(workers, gpus_per_run, cpus_per_run, retries)
+    server = ForkServer(PRELOAD if checked.is_symbreak and not online else ())
+    check.check_points(checked, _checked_points(checked), server.call)
     if dry_run:
-        return _print_commands(checked, folder)
+        return _print_commands(checked, output / checked.name)
     if online:
-        check.check_points(checked, ForkServer())
+        from symbreak.sweeps.engine import agents
+
         sweep_id = agents.register(checked.content, checked.name)
         print(f"Other machines join in by: symbreak agents {sweep_id}", flush=True)
         return agents.agents(sweep_id, workers, gpus_per_run)
-    code = driver.run(checked, workers, gpus_per_run, storage, folder)
-    if code != driver.INTERRUPTED:
-        _report(folder)
-    return code
+    make = {
+        "local": lambda total: _local(server, workers, gpus_per_run, cpus_per_run, total),
+        "ray": lambda _: _ray(ray_address, workers, gpus_per_run, cpus_per_run, output / checked.name),
+    }[executor]
+    return _drive(checked, output / checked.name, make, retries)
 
 
-def _report(folder: Path) -> None:
+def _drive(checked: SweepFile, folder: Path, make_executor: Any, retries: int) -> int:
+    """Run a checked sweep to its end, as its only driver, and report on it."""
+    from rich.console import Console
+
+    from symbreak.sweeps.engine.driver import Driver, Terminated, terminated_by_sigterm
+    from symbreak.sweeps.engine.lock import sole_driver
+    from symbreak.sweeps.engine.progress import Progress
+    from symbreak.sweeps.engine.study import Study
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=PLAIN_WIDTH)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    with sole_driver(folder):
+        study = Study(checked, folder, say)
+        if study.is_done():
+            say(f"All {study.total} runs of sweep {checked.name} are done already.")
+            return _conclude(study, folder, console)
+        executor, threads = make_executor(study.total)
+        progress = Progress(checked.name, folder, study.total, checked.metric, console)
+        try:
+            with terminated_by_sigterm(), progress:
+                Driver(study, executor, threads, retries, say).run(progress.show)
+        except KeyboardInterrupt as interrupt:
+            say(f"Interrupted. The same call goes on where this one ended: {shlex.join(['symbreak', *sys.argv[1:]])}")
+            return 143 if isinstance(interrupt, Terminated) else 130
+        return _conclude(study, folder, console)
+
+
+def _local(server: Any, workers: int | None, gpus: int | None, cpus: int | None, total: int | None) -> tuple[Any, int]:
+    from symbreak.sweeps.engine.local import LocalExecutor
+    from symbreak.sweeps.engine.machine import cores, make_slots, visible_gpus
+
+    slots = make_slots(workers, gpus, server.call(visible_gpus) if gpus != 0 else [], total)
+    threads = cpus or max(1, cores() // len(slots))
+    return LocalExecutor(server, slots, threads), threads
+
+
+def _ray(address: str | None, workers: int | None, gpus: int | None, cpus: int | None, folder: Path) -> tuple[Any, int]:
+    from symbreak.sweeps.engine.ray_cluster import RayExecutor
+
+    return RayExecutor(address, workers, gpus, cpus or 1, folder), cpus or 1
+
+
+def _conclude(study: Study, folder: Path, console: Console) -> int:
+    """Print the table of results, the errors and where everything is; write the report; return the exit code."""
+    from rich.text import Text
+
+    from symbreak.sweeps.engine.progress import results
     from symbreak.sweeps.report.command import report
 
-    with contextlib.suppress(ValueError):  # not a single run has left anything to show
-        print(f"Report: {report([str(folder)], folder / 'report.html')}")
+    console.print(results(study.points, folder, study.sweep.metric))
+    failed = [point for point in study.points if point.status == "failed"]
+    for point in failed:
+        console.print(Text(f"{folder / point.folder} failed:\n{point.error}"), soft_wrap=True)
+    if failed:
+        console.print(f"{len(failed)} runs failed. The same call tries them again.")
+    console.print(f"Runs are in {folder}. To start afresh, give another --output.", markup=False, soft_wrap=True)
+    if any(point.status in ("finished", "pruned") for point in study.points):
+        page = report([str(folder)], folder / "report.html")
+        console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
+    return 1 if failed else 0
 
 
-def _print_commands(checked: "SweepFile", folder: Path) -> int:
-    from symbreak.sweeps.engine.workers import PRELOAD, ForkServer
-    from symbreak.sweeps.search import check
-    from symbreak.sweeps.search.points import Point
+def _checked_points(sweep: SweepFile) -> list[dict[str, Any]]:
+    from symbreak.sweeps.search.space import covering
+
+    if not sweep.is_symbreak:
+        return []
+    return covering(sweep.parameters) if sweep.method == "grid" else first_points(sweep, SAMPLE)
+
+
+def first_points(sweep: SweepFile, count: int) -> list[dict[str, Any]]:
+    """Return a grid's first points, or the first that a random or bayes sweep draws."""
+    from symbreak.sweeps.engine.study import Study
+    from symbreak.sweeps.search.space import grid_points
+
+    if sweep.method == "grid":
+        return list(islice(grid_points(sweep.parameters), count))
+    study, drawn = Study(sweep, None), []
+    while len(drawn) < count and (point := study.next()) is not None:
+        point.status = "running"
+        drawn.append(point.parameters)
+    return drawn
+
+
+def _print_commands(sweep: SweepFile, folder: Path) -> int:
+    from symbreak.sweeps.search.space import grid_size
     from symbreak.sweeps.search.sweep_file import expand_command
 
-    check.check_points(checked, ForkServer(PRELOAD if checked.is_symbreak else ()))
-    points = check.first_points(checked, checked.run_cap or ENDLESS)
-    for number, parameters in enumerate(points, 1):
-        json_file = Point("", number, parameters, "run").folder(folder) / "args.json"
-        print(shlex.join(expand_command(checked, parameters, json_file)))
-    if checked.method != "grid" and not checked.run_cap:
-        print(f"... and so on without end; these are the first {ENDLESS}. `run_cap` ends a {checked.method} sweep.")
-    elif checked.method == "bayes":
-        print("The first points are random; later ones depend on results and will differ from these.")
+    is_grid = sweep.method == "grid"
+    count = sweep.run_cap or (grid_size(sweep.parameters) if is_grid else ENDLESS)
+    with _quiet_when_the_reader_leaves():
+        for parameters in first_points(sweep, count):
+            print(shlex.join(expand_command(sweep, parameters, folder / "ARM" / "args.json")))
+        if not is_grid and not sweep.run_cap:
+            print(f"... and so on without end; these are the first {ENDLESS}. `run_cap` ends a {sweep.method} sweep.")
+        elif sweep.method == "bayes":
+            print("The first points are random; later ones depend on results and will differ from these.")
+        sys.stdout.flush()
     return 0
+
+
+@contextlib.contextmanager
+def _quiet_when_the_reader_leaves() -> Any:
+    """End without a traceback where the output is piped into a command such as `head`."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

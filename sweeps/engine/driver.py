@@ -1,238 +1,229 @@
-"""The loop of the offline engine: claim a point, start its run, watch it, record how it ended."""
+"""The one process that owns a sweep: it takes points from the study, hands them to an executor, records the ends."""
+
+from __future__ import annotations
 
 import contextlib
-import json
-import multiprocessing.connection
-import shutil
+import os
 import signal
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from symbreak.sweeps.engine.machine import cores, make_slots, run_environment, visible_gpus
-from symbreak.sweeps.engine.progress import Progress, best_row, results
-from symbreak.sweeps.engine.storage import open_storage
-from symbreak.sweeps.engine.study import Claim, Store
-from symbreak.sweeps.engine.workers import PRELOAD, ForkServer, Job, Run
-from symbreak.sweeps.run.folder import ARGUMENTS, HISTORY, POINT, SUMMARY, flatten, history, last_lines, read_json
+from symbreak.sweeps.engine.executor import Executor, Process
+from symbreak.sweeps.engine.job import Job
+from symbreak.sweeps.engine.metric import metric_value
+from symbreak.sweeps.engine.progress import best_point
+from symbreak.sweeps.engine.study import Study, now
+from symbreak.sweeps.run.folder import ARGUMENTS, HISTORY, LOG, STATE, history, last_lines, read_json, write_json
 from symbreak.sweeps.search import sweep_file
-from symbreak.sweeps.search.check import check_points
-from symbreak.sweeps.search.points import Row
-from symbreak.sweeps.search.sweep_file import SweepFile
+from symbreak.sweeps.search.points import Point
 
 POLL_SECONDS = 0.25
-PLAIN_WIDTH = 160
-INTERRUPTED = 130
-ENDED_FROM_OUTSIDE = (128 + signal.SIGINT, 128 + signal.SIGTERM, 255)
-"""Exit codes of runs that a signal ended in good order; 255 is that of a run whose fork server was killed."""
+MOST_INTERRUPTIONS = 10
+"""How often in one call a point is started again whose process is killed each time, before it counts as failed."""
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU)
+"""Signals that end a run from outside; other deaths by signal are crashes."""
+EXIT_CODES = {128 + signal.SIGINT, 128 + signal.SIGTERM}
+"""Exit codes by which a run says that it was asked to end."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, with which clusters end jobs."""
 
 
 @dataclass
 class Active:
-    """A run of this caller.
+    """A run that goes on.
 
     Attributes:
-        claim: Its claim.
-        run: Its process.
-        slot: The index of its GPU group or CPU share.
+        point: Its point.
+        folder: Its run folder.
+        process: Its process.
         reported: How many values of the metric early termination has seen.
+        size: Size of the history when they were read.
         pruned: Whether early termination has stopped it.
     """
 
-    claim: Claim
-    run: Run
-    slot: int
+    point: Point
+    folder: Path
+    process: Process
     reported: int = 0
+    size: int = -1
     pruned: bool = False
 
 
-@dataclass
-class Engine:
-    """Runs the points of one sweep on this machine.
+class Driver:
+    """Runs the points of a sweep.
 
-    Attributes:
-        sweep: The sweep.
-        store: Its shared state.
-        server: What forks the runs.
-        folder: The sweep's folder.
-        slots: Extra environment variables of each worker.
+    Args:
+        study: The sweep's state.
+        executor: Executes the runs.
         threads: CPU threads of each run.
+        retries: How often in this call a point is started again whose run crashed.
+        say: Called with a line for the user.
     """
 
-    sweep: SweepFile
-    store: Store
-    server: ForkServer
-    folder: Path
-    slots: list[dict[str, str]]
-    threads: int
-    active: list[Active] = field(default_factory=list)
+    def __init__(
+        self, study: Study, executor: Executor, threads: int, retries: int = 0, say: Callable[[str], None] = print
+    ) -> None:
+        self.study, self.executor, self.threads, self.retries, self.say = study, executor, threads, retries, say
+        self.sweep = study.sweep
+        self.active: list[Active] = []
+        self._crashes: Counter[int] = Counter()
+        self._interruptions: Counter[int] = Counter()
 
-    def run(self, show: Callable[[list[Row]], None]) -> None:
-        """Work until no point is left that this caller could claim; an interrupt gives the running points back."""
+    def run(self, show: Callable[[list[Point]], None]) -> None:
+        """Work until no point is left; an interrupt stops the runs in good order and a second one kills them."""
         try:
             while self.step():
-                show(self.store.rows())
-                sentinels = [active.run.process.sentinel for active in self.active]
-                multiprocessing.connection.wait(sentinels, timeout=POLL_SECONDS)
-            show(self.store.rows())
+                show(self.study.points)
+                self.executor.wait(POLL_SECONDS)
+            show(self.study.points)
         finally:
             self.shut_down()
 
     def step(self) -> bool:
-        """Look after every run once; return whether there is anything left to do."""
-        self.store.beat()
+        """Look after every run once, and start what can start; return whether anything is left to do."""
         for active in list(self.active):
-            if active.run.exit_code() is not None:
+            code = active.process.exit_code()
+            if code is not None:
                 self.active.remove(active)
-                self.record(active)
+                self.record(active, code)
             elif self.sweep.early_terminate and not active.pruned:
                 self.consider_stopping(active)
-        self.store.offer()
-        free = [slot for slot in range(len(self.slots)) if slot not in {active.slot for active in self.active}]
-        for slot in free:
-            claim = None if self.is_on_target() else self.store.claim()
-            if claim is None:
-                break
-            self.active.append(Active(claim, self.start(claim, self.slots[slot]), slot))
-        return bool(self.active)
+        is_left = True
+        if self.study.files.flush():
+            while self.executor.free() > 0 and (is_left := self._start_next()):
+                pass
+        return bool(self.active) or is_left
+
+    def _start_next(self) -> bool:
+        """Start one run; return whether there was anything to start and the disk took its record."""
+        point = None if self.is_on_target() else self.study.next()
+        if point is None:
+            return False
+        try:
+            self.start(point)
+        except OSError as error:
+            self.study.files.failed(Path(error.filename or self.study.folder or ""), error)
+        return self.study.files.flush()
 
     def is_on_target(self) -> bool:
         """Return whether a finished run has reached the metric's target."""
-        best = best_row(self.store.rows(), self.sweep.metric) if "target" in self.sweep.metric else None
+        if "target" not in self.sweep.metric:
+            return False
+        best = best_point(self.study.points, self.sweep.metric)
         if best is None or best.value is None:
             return False
         target = self.sweep.metric["target"]
         return best.value >= target if self.sweep.metric["goal"] == "maximize" else best.value <= target
 
-    def start(self, claim: Claim, variables: dict[str, str]) -> Run:
-        """Make a point's run folder afresh and start its run."""
-        point = claim.point
-        folder = point.folder(self.folder).resolve()
-        shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was lost or failed
-        folder.mkdir(parents=True)
-        note = {
-            "sweep": self.sweep.name,
-            "number": point.number,
-            "arm": point.label,
-            "parameters": flatten(point.parameters),
-        }
-        (folder / POINT).write_text(json.dumps(note, indent=2))
-        json_file = folder / ARGUMENTS
+    def start(self, point: Point) -> None:
+        """Start a point's run, from its last checkpoint where it has one.
+
+        Raises:
+            OSError: If the run folder cannot be written.
+        """
+        folder, checkpoint = self.study.begin(point)
+        folder = folder.resolve()
         if "${args_json_file}" in self.sweep.command:
-            json_file.write_text(json.dumps(point.parameters))
-        command = sweep_file.strip_env(sweep_file.expand_command(self.sweep, point.parameters, json_file))
-        environment = run_environment(self.threads) | variables | {"SYMBREAK_RUN_DIR": str(folder)}
-        environment.setdefault("WANDB_RUN_GROUP", self.sweep.name)
-        return self.server.start(Job(command, folder, environment, self.threads))
+            write_json(folder / ARGUMENTS, point.parameters)
+        words = sweep_file.expand_command(self.sweep, point.parameters, folder / ARGUMENTS)
+        command = sweep_file.strip_env(words) + ([f"--ckpt_path={checkpoint.resolve()}"] if checkpoint else [])
+        group = os.environ.get("WANDB_RUN_GROUP", self.sweep.name)
+        variables = {"SYMBREAK_RUN_DIR": str(folder), "WANDB_RUN_GROUP": group}
+        if not self.sweep.is_symbreak:
+            variables["WANDB_DIR"] = str(folder)
+        process = self.executor.start(Job(command, str(folder), variables, self.threads))
+        self.active.append(Active(point, folder, process))
 
-    def record(self, active: Active) -> None:
+    def record(self, active: Active, code: int) -> None:
         """Record how a run ended."""
-        code, folder = active.run.exit_code(), active.claim.point.folder(self.folder)
-        value = self.metric_value(folder)
+        point, folder = active.point, active.folder
+        message = last_lines(folder) or _ending(code)
+        self._close_state(folder, code, message)
+        value = metric_value(folder, self.sweep.metric.get("name", ""))
         if active.pruned:
-            self.store.finish(active.claim, value, pruned=True)
+            self.study.end(point, "pruned", value)
+        elif code == 0 and value is None and self.sweep.needs_metric:
+            where = "neither summary.json nor an offline W&B run in its folder has it"
+            self.study.end(point, "failed", None, f"it logged no number as {self.sweep.metric['name']!r}: {where}")
         elif code == 0:
-            self.store.finish(active.claim, value)
-        elif code is not None and (code < 0 or code in ENDED_FROM_OUTSIDE):
-            self.store.release(active.claim, killed=True)
+            self.study.end(point, "finished", value)
+        elif code in EXIT_CODES or -code in INTERRUPTIONS:
+            self._interruptions[point.number] += 1
+            is_hopeless = self._interruptions[point.number] >= MOST_INTERRUPTIONS
+            error = f"its process was killed {MOST_INTERRUPTIONS} times" if is_hopeless else ""
+            self.study.end(point, "failed" if is_hopeless else "interrupted", error=error)
         else:
-            self.store.fail(active.claim, last_lines(folder) or f"exit code {code}")
+            self._crashes[point.number] += 1
+            self.study.end(point, "failed", error=message)
+            if self._crashes[point.number] <= self.retries:
+                point.status = "waiting"
 
-    def metric_value(self, folder: Path) -> float | None:
-        """Return the sweep's metric from a run's summary, None where it was not logged."""
-        value = read_json(folder / SUMMARY).get(self.sweep.metric.get("name", ""))
-        return float(value) if isinstance(value, int | float) else None
+    def _close_state(self, folder: Path, code: int, message: str) -> None:
+        """Note the end of a run that was killed before it could note it itself."""
+        state = read_json(folder / STATE)
+        if code != 0 and state.get("status") == "running":
+            status = "interrupted" if code in EXIT_CODES or -code in INTERRUPTIONS else "failed"
+            self.study.files.write(folder / STATE, state | {"status": status, "ended": now(), "error": message})
 
     def consider_stopping(self, active: Active) -> None:
         """Report the metric's new values to early termination, and stop the run if it says so."""
-        values = history(active.claim.point.folder(self.folder) / HISTORY, self.sweep.metric["name"])
+        file = active.folder / HISTORY
+        size = file.stat().st_size if file.exists() else -1
+        if size == active.size:
+            return
+        active.size = size
+        values = history(file, self.sweep.metric["name"])
         for index in range(active.reported, len(values)):
             active.reported = index + 1
-            if self.store.report(active.claim, index + 1, values[index]):
+            if self.study.report(active.point, index + 1, values[index]):
                 active.pruned = True
-                active.run.stop()
+                active.process.stop()
                 return
 
     def shut_down(self) -> None:
-        """Stop what still runs and give its points back; nothing to do after a normal end."""
+        """Stop the runs that go on and record how they end; nothing to do after a normal end."""
+        if self.active:
+            self.say(f"Stopping {len(self.active)} runs, which save a checkpoint first. Ctrl-C again kills them.")
         for active in self.active:
-            active.run.stop()
+            active.process.stop()
         try:
-            while any(active.run.exit_code() is None for active in self.active):
-                time.sleep(0.05)
-        except KeyboardInterrupt:  # a second one
+            while any(active.process.exit_code() is None for active in self.active):
+                self.executor.wait(POLL_SECONDS)
+        except KeyboardInterrupt:
             for active in self.active:
-                active.run.signal(signal.SIGKILL)
+                active.process.kill()
         for active in self.active:
-            self.store.release(active.claim, killed=False)
+            code = active.process.exit_code()
+            self.record(active, -signal.SIGKILL if code is None else code)
         self.active = []
+        self.study.files.flush(at_once=True)
+        for path in self.study.files.unwritten():
+            self.say(f"{path} could not be written; the next call finds out by the run's own files")
 
 
-def run(sweep: SweepFile, workers: int | None, gpus_per_run: int | None, storage: str | None, folder: Path) -> int:
-    """Run a checked sweep to its end.
-
-    Args:
-        sweep: The sweep.
-        workers: See `make_slots`.
-        gpus_per_run: See `make_slots`.
-        storage: See `open_storage`.
-        folder: The sweep's folder.
-
-    Returns:
-        0 if every run finished, 1 if one failed, 130 if interrupted.
-    """
-    server = ForkServer(PRELOAD if sweep.is_symbreak else ())
-    check_points(sweep, server)
-    store = Store(sweep, open_storage(storage, folder))
-    store.offer(retry_failed=True)
-    console = Console()
-    console = console if console.is_terminal else Console(width=PLAIN_WIDTH)
-    done = sum(row.status not in ("waiting", "running") for row in store.rows())
-    if store.total is not None and done >= store.total:
-        console.print(f"All {store.total} runs of sweep {sweep.name} are done already.")
-        return report(store, folder, console)
-    gpus = server.call(visible_gpus) if gpus_per_run != 0 else []
-    slots = make_slots(workers, gpus_per_run, gpus, store.total)
-    engine = Engine(sweep, store, server, folder, slots, max(1, cores() // len(slots)))
-    progress = Progress(sweep.name, folder, store.total, sweep.metric, console)
-    try:
-        with interrupted_by_sigterm(), progress:
-            engine.run(progress.show)
-    except KeyboardInterrupt:
-        console.print(f"Interrupted. The same call goes on where this one ended; runs are in {folder}.")
-        return INTERRUPTED
-    return report(store, folder, console)
-
-
-def report(store: Store, folder: Path, console: Console) -> int:
-    """Print the table of results and what to do next; return the exit code."""
-    rows = store.rows()
-    console.print(results(rows, folder, store.sweep.metric))
-    count = {status: sum(row.status == status for row in rows) for status in ("running", "waiting", "failed")}
-    if count["failed"]:
-        console.print(f"{count['failed']} runs failed; their logs are in {folder}. The same call tries them again.")
-    if count["running"] + count["waiting"]:
-        console.print(f"{count['running']} runs are with other callers, {count['waiting']} are not started.")
-    console.print(f"Runs are in {folder}. To start afresh, remove it or give the sweep another name.")
-    return 1 if count["failed"] else 0
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}, no message in {LOG}"
+    return f"killed by signal {-code} ({signal.Signals(-code).name})"
 
 
 @contextlib.contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """Take SIGTERM, with which clusters end jobs, for an interrupt, so that running points are given back."""
+def terminated_by_sigterm() -> Iterator[None]:
+    """Raise `Terminated` on SIGTERM, so that runs are stopped in good order."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+    def terminate(*_: Any) -> None:
+        raise Terminated
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What this machine has to share out among runs."""
+"""CPU and GPU discovery, and their division among runs."""
 
 import os
 import sys
@@ -10,8 +10,10 @@ SRUN_VARIABLES = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLUR
 
 
 def cores() -> int:
-    """Return how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many CPU cores this process may use, by its affinity and its container's quota."""
+    from joblib import cpu_count
+
+    return cpu_count()
 
 
 def visible_gpus() -> list[str]:
@@ -26,7 +28,7 @@ def visible_gpus() -> list[str]:
 def make_slots(
     workers: int | None, gpus_per_run: int | None, gpus: list[str], most: int | None
 ) -> list[dict[str, str]]:
-    """Share the machine out to workers.
+    """Divide the machine among workers.
 
     Args:
         workers: How many, None for one per GPU group or core.
@@ -49,6 +51,24 @@ def make_slots(
     if not groups:
         return [{"CUDA_VISIBLE_DEVICES": ""} if gpus_per_run == 0 else {} for _ in range(count)]
     return [{"CUDA_VISIBLE_DEVICES": ",".join(groups[index % len(groups)])} for index in range(count)]
+
+
+def check_counts(
+    workers: int | None = None, gpus_per_run: int | None = None, cpus_per_run: int | None = None, retries: int = 0
+) -> None:
+    """Check the numbers that divide a machine.
+
+    Raises:
+        UsageError: If one is out of range.
+    """
+    for name, value, least in (
+        ("--workers", workers, 1),
+        ("--gpus-per-run", gpus_per_run, 0),
+        ("--cpus-per-run", cpus_per_run, 1),
+        ("--retries", retries, 0),
+    ):
+        if value is not None and value < least:
+            raise UsageError(f"{name}: at least {least} is needed, not {value}")
 
 
 def run_environment(threads: int) -> dict[str, str]:

@@ -16,15 +16,13 @@ from rich.text import Text
 
 from symbreak.sweeps.run.folder import STATE, SUMMARY, fraction, max_steps, read_json
 from symbreak.sweeps.run.outcome import COLUMNS, describe_filters, distinct_filters, read_outcome
-from symbreak.sweeps.search.points import Row
+from symbreak.sweeps.search.points import Point
 
 PLAIN_SECONDS = 15.0
 """Without a terminal, how long between two lines of progress."""
 SHOWN = 24
-"""How many runs the live table shows; of more, those that run now and the latest."""
+"""Maximum rows of the live table; running and most recent first."""
 STYLES = {"running": "cyan", "finished": "green", "failed": "red", "pruned": "yellow", "waiting": "dim"}
-
-ENDINGS = {"running": "with another caller", "pruned": "stopped early"}
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -42,7 +40,7 @@ class Progress:
         name: The sweep's name.
         folder: Its folder.
         total: How many points it has, None if it never ends.
-        metric: The name of the sweep's metric, and whether more is better.
+        metric: Metric name and goal.
         console: Where to print.
     """
 
@@ -69,75 +67,79 @@ class Progress:
     ) -> None:
         self._live.stop()
 
-    def show(self, rows: Sequence[Row]) -> None:
+    def show(self, points: Sequence[Point]) -> None:
         """Show where every run is now."""
         if self._done_before is None:
-            self._done_before = sum(row.status not in ("waiting", "running") for row in rows)
+            self._done_before = sum(point.status not in ("waiting", "running") for point in points)
         if self.console.is_terminal:
-            self._live.update(Group(self._table(rows), Text(self._caption(rows), style="dim")), refresh=True)
+            self._live.update(Group(self._table(points), Text(self._caption(points), style="dim")), refresh=True)
         else:
-            self._lines(rows)
+            self._lines(points)
 
-    def _table(self, rows: Sequence[Row]) -> Table:
+    def _table(self, points: Sequence[Point]) -> Table:
         table = Table(title=f"sweep {self.name}", title_justify="left")
         for heading in ("arm", "status", "step", "train loss", "distinct filters", "elapsed"):
             table.add_column(heading, justify="left" if heading in ("arm", "status") else "right")
-        busy = [row for row in rows if row.status == "running"]
-        quiet = [row for row in rows if row.status not in ("running", "waiting")][-max(SHOWN - len(busy), 0) :]
-        ahead = [row for row in rows if row.status == "waiting"][: max(SHOWN - len(busy) - len(quiet), 0)]
-        for row in sorted([*busy, *quiet, *ahead], key=lambda row: row.point.number):
-            status = Text(row.status, style=STYLES.get(row.status, ""))
-            table.add_row(escape(row.point.label), status, *self._cells(row))
+        busy = [point for point in points if point.status == "running"]
+        quiet = [point for point in points if point.status not in ("running", "waiting")][-max(SHOWN - len(busy), 0) :]
+        ahead = [point for point in points if point.status == "waiting"][: max(SHOWN - len(busy) - len(quiet), 0)]
+        for point in sorted([*busy, *quiet, *ahead], key=lambda point: point.number):
+            status = Text(point.status, style=STYLES.get(point.status, ""))
+            table.add_row(escape(point.label), status, *self._cells(point))
         return table
 
-    def _cells(self, row: Row) -> tuple[str, str, str, str]:
-        folder = row.point.folder(self.folder)
+    def _cells(self, point: Point) -> tuple[str, str, str, str]:
+        folder = self.folder / point.folder
         summary, run = read_json(folder / SUMMARY), read_json(folder / STATE)
         step, last = summary.get("step"), max_steps(folder)
         shown = number(step) + (f"/{last}" if step is not None and last else "")
         distinct = describe_filters(distinct_filters(summary, run).values())
         return shown, number(summary.get("train/loss")), distinct, elapsed(run)
 
-    def _caption(self, rows: Sequence[Row]) -> str:
-        done = sum(row.status not in ("waiting", "running") for row in rows)
+    def _caption(self, points: Sequence[Point]) -> str:
+        done = sum(point.status not in ("waiting", "running") for point in points)
         parts = [f"{done} of {self.total if self.total else 'any number of'} runs done"]
-        left = self._seconds_left(rows, done)
+        left = self._seconds_left(points, done)
         if left is not None:
             parts.append(f"about {clock(left)} left")
-        best = best_row(rows, self.metric)
+        best = best_point(points, self.metric)
         if best is not None:
-            parts.append(f"best {self.metric['name']} {number(best.value, 4)} ({best.point.label})")
+            parts.append(f"best {self.metric['name']} {number(best.value, 4)} ({best.label})")
         return ", ".join(parts)
 
-    def _seconds_left(self, rows: Sequence[Row], done: int) -> float | None:
-        partial = sum(fraction(row.point.folder(self.folder)) for row in rows if row.status == "running")
+    def _seconds_left(self, points: Sequence[Point], done: int) -> float | None:
+        partial = sum(fraction(self.folder / point.folder) for point in points if point.status == "running")
         here = done - (self._done_before or 0) + partial
         if not self.total or here < 0.05:
             return None
         return (time.monotonic() - self.begun) / here * (self.total - done - partial)
 
-    def _lines(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            before = self._seen.get(row.point.number)
-            if row.status not in (before, "waiting") and not (before is None and row.status != "running"):
-                self.console.print(self._line(row), markup=False, highlight=False, soft_wrap=True)
-            self._seen[row.point.number] = row.status
+    def _lines(self, points: Sequence[Point]) -> None:
+        for point in points:
+            before = self._seen.get(point.number)
+            if point.status not in (before, "waiting") and not (before is None and point.status != "running"):
+                self.console.print(self._line(point), markup=False, highlight=False, soft_wrap=True)
+            self._seen[point.number] = point.status
         if time.monotonic() - self._last_line >= PLAIN_SECONDS:
             self._last_line = time.monotonic()
-            for row in rows:
-                if row.status == "running":
-                    self.console.print(self._line(row), markup=False, highlight=False, soft_wrap=True)
-            self.console.print(f"[{self.name}] {self._caption(rows)}", markup=False, highlight=False, soft_wrap=True)
+            for point in points:
+                if point.status == "running":
+                    self.console.print(self._line(point), markup=False, highlight=False, soft_wrap=True)
+            self.console.print(f"[{self.name}] {self._caption(points)}", markup=False, highlight=False, soft_wrap=True)
 
-    def _line(self, row: Row) -> str:
-        step, loss, distinct, seconds = self._cells(row)
+    def _line(self, point: Point) -> str:
+        step, loss, distinct, seconds = self._cells(point)
         rest = f": step {step}, train loss {loss}, distinct filters {distinct}, {seconds}" if step != "-" else ""
-        return f"[{self.name}] {row.point.number} {row.point.label} {row.status}{rest}"
+        return f"[{self.name}] {point.number} {point.label} {point.status}{rest}"
 
 
-def best_row(rows: Sequence[Row], metric: dict[str, Any]) -> Row | None:
+def best_point(points: Sequence[Point], metric: dict[str, Any]) -> Point | None:
     """Return the finished run with the best metric, None without one."""
-    scored = [(row.value, -row.point.number, row) for row in rows if row.status == "finished" and row.value is not None]
+    scored = [
+        (point.value, -point.number, point)
+        for point in points
+        if point.status == "finished" and point.value is not None
+    ]
     if not metric or not scored:
         return None
     sign = 1 if metric["goal"] == "maximize" else -1
@@ -162,29 +164,35 @@ def clock(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
-def results(rows: Sequence[Row], folder: Path, metric: dict[str, Any]) -> Table:
+def results(points: Sequence[Point], folder: Path, metric: dict[str, Any]) -> Table:
     """Return the table of results at the end.
 
     Args:
-        rows: Every point.
+        points: Every point.
         folder: The sweep's folder.
         metric: The sweep's metric, shown where it is not among the usual columns.
 
     Returns:
-        Arm, test accuracy, distinct filters, broken step, escape step and growth rate; the last error lines of failed
+        Arm, test accuracy, distinct filters, broken step, escape step and growth rate; the last error line of failed
         runs; the status of runs that are not finished.
     """
     has_metric = metric and metric["name"] not in ("test/accuracy", "symmetry/escape_step")
-    is_mixed = any(row.status != "finished" for row in rows)
-    table = Table("arm")
+    is_mixed = any(point.status != "finished" for point in points)
+    table = Table()
+    table.add_column("arm", overflow="fold")
     for heading in [*([metric["name"]] if has_metric else []), *COLUMNS]:
         table.add_column(heading, justify="right")
     if is_mixed:
-        table.add_column("how it ended")
-    for row in rows:
-        cells = list(read_outcome(row.point.folder(folder)).cells().values())
-        ended = f"failed: {row.error.strip()}" if row.error else ENDINGS.get(row.status, row.status)
-        score = [number(row.value, 4)] if has_metric else []
-        last = [Text(ended, style=STYLES[row.status])] if is_mixed else []
-        table.add_row(escape(row.point.label), *score, *cells, *last)
+        table.add_column("status", overflow="fold")
+    for point in points:
+        cells = read_outcome(folder / point.folder).cells().values() if point.folder else ["-"] * len(COLUMNS)
+        score = [number(point.value, 4)] if has_metric else []
+        status = [Text(_status(point), style=STYLES[point.status])] if is_mixed else []
+        table.add_row(escape(point.label), *score, *cells, *status)
     return table
+
+
+def _status(point: Point) -> str:
+    if point.error:
+        return f"failed: {point.error.strip().splitlines()[-1][:200]}"
+    return "stopped early" if point.status == "pruned" else point.status

@@ -1,251 +1,279 @@
-"""The state of a sweep in an Optuna study, shared by every caller that works on it.
+"""The state of a sweep: its points, their attempts, and Optuna's study of their results.
 
-Every point has a *seat*. A seat is offered by a WAITING trial, and Optuna's atomic change from WAITING to RUNNING is
-the claim, so two callers never run the same point. The trial of a run or caller that was killed becomes FAIL without an
-error, and its seat is offered again. Two callers may offer one seat at the same time; of two unfailed trials of one
-seat the earlier counts, and whoever claims the later one drops it.
+The run folders are the only record. Each holds `point.json` (the point, written once) and `attempts.json` (start, end
+and outcome of every attempt in it); one driver reads them when it starts and alone writes them. Optuna's study is made
+from them in memory, so that there is no second record that could disagree with, or be lost apart from, the runs.
 """
 
-import contextlib
-import os
-import socket
-import time
-import uuid
-import warnings
+from __future__ import annotations
+
+import json
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.trial import Trial, TrialState
 
+from symbreak.sweeps.engine.files import PatientFiles
+from symbreak.sweeps.engine.metric import metric_value
 from symbreak.sweeps.errors import UsageError
-from symbreak.sweeps.run.process import started
+from symbreak.sweeps.run.folder import (
+    ATTEMPTS,
+    ENGINE_FILES,
+    HISTORY,
+    POINT,
+    STATE,
+    history,
+    last_lines,
+    latest_checkpoint,
+    read_json,
+    write_json,
+)
 from symbreak.sweeps.search import points, space
-from symbreak.sweeps.search.points import Point, Row
+from symbreak.sweeps.search.draw import suggest_point
+from symbreak.sweeps.search.points import Point
 from symbreak.sweeps.search.sweep_file import SweepFile
 
-ATTEMPTS = 10
-"""How often a point is started whose process is killed each time, before it counts as failed."""
-HEARTBEAT_SECONDS = 15.0
-SILENT_SECONDS = 120.0
-"""How long a caller on another machine may stay silent before its points are offered again."""
+FILE = "sweep.json"
+ENDED = ("finished", "pruned", "failed")
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A point that this caller runs, and the trial that stands for it."""
-
-    point: Point
-    trial: Trial
+def now() -> str:
+    """Return the time as run folders note it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class Store:
-    """One caller's view of a sweep's study.
+class Study:
+    """The points of one sweep.
 
     Args:
         sweep: The checked sweep file.
-        storage: Optuna's storage.
+        folder: The sweep's folder; None for a sweep of which nothing is read or written.
+        say: Called with a line for the user, about a record that cannot be read or written.
 
     Attributes:
-        grid: The different points of a grid.
+        points: Every point known so far, in the order of their numbers.
         total: How many points the sweep has, None if it never ends.
+        files: Writes the records.
 
     Raises:
-        UsageError: If the study holds runs of another command, or of another search space.
+        UsageError: If the folder holds runs of another command, or of another search space.
     """
 
-    def __init__(self, sweep: SweepFile, storage: BaseStorage) -> None:
+    def __init__(self, sweep: SweepFile, folder: Path | None, say: Callable[[str], None] = print) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        self.sweep = sweep
-        self.grid = space.grid_points(sweep.parameters) if sweep.method == "grid" else []
-        self.grid = list({points.identity(point): point for point in self.grid}.values())[: sweep.run_cap]
+        self.sweep, self.folder, self.say = sweep, folder, say
+        self.files = PatientFiles(say)
         rule = sweep.early_terminate
-        self.study = optuna.create_study(
-            storage=storage,
-            study_name=sweep.name,
-            load_if_exists=True,
+        self.optuna = optuna.create_study(
             direction=sweep.metric.get("goal", "minimize"),
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=rule["min_iter"], reduction_factor=rule["eta"])
             if rule
             else optuna.pruners.NopPruner(),
         )
-        self._check_same_sweep()
-        self.total = len(self.grid) or sweep.run_cap
-        self.caller = uuid.uuid4().hex[:12]
-        self._owner = [self.caller, socket.gethostname(), os.getpid(), started(os.getpid())]
-        self._last_beat = 0.0
+        self._trials: dict[int, Trial] = {}
+        known = self._read() if folder else {}
+        self._asks = sweep.method != "grid" or bool(sweep.early_terminate)
+        grid = space.grid_points(sweep.parameters) if sweep.method == "grid" else ()
+        self._varying = self._varying_keys()
+        number = max((point.number for point in known.values()), default=0)
+        in_grid: dict[str, Point] = {}
+        for parameters in grid:
+            identity = points.identity(parameters)
+            if identity not in known and identity not in in_grid:
+                number += 1
+                known[identity] = self._point(identity, number, parameters)
+            in_grid[identity] = known[identity]
+            if len(in_grid) == sweep.run_cap:
+                break
+        chosen = in_grid if sweep.method == "grid" else known
+        self.points = sorted(chosen.values(), key=lambda point: point.number)
+        self.total = len(in_grid) or sweep.run_cap
+        self._waiting = iter(self.points)
+        for point in self.points:
+            self._learn(point)
 
-    def _check_same_sweep(self) -> None:
+    def next(self) -> Point | None:
+        """Return a point to start, drawn by Optuna where the sweep is no grid; None if none is left."""
+        for point in self._waiting:
+            if point.status == "waiting":
+                return point
+        self._waiting = (point for point in self.points if point.status == "waiting")
+        if (point := next(self._waiting, None)) is not None:
+            return point
+        if self.sweep.method == "grid" or (self.total is not None and len(self.points) >= self.total):
+            return None
+        number = max((point.number for point in self.points), default=0) + 1
+        self._ask(point := self._point(str(number), number, {}))
+        self.points.append(point)
+        return point
+
+    def is_done(self) -> bool:
+        """Return whether every point of a sweep that ends has a result."""
+        done = sum(point.status in ("finished", "pruned") for point in self.points)
+        return self.total is not None and done >= self.total
+
+    def begin(self, point: Point) -> tuple[Path, Path | None]:
+        """Record the start of an attempt.
+
+        Returns:
+            The run folder, and the checkpoint from which the run goes on, if there is one.
+
+        Raises:
+            OSError: If the record cannot be written.
+        """
+        assert self.folder is not None
+        folder, checkpoint = self._place(point)
+        folder.mkdir(parents=True, exist_ok=True)
+        attempts = [*(point.attempts if folder.name == point.folder else []), {"started": now()}]
+        if not (folder / POINT).exists():
+            content = {"sweep": self.sweep.name, "number": point.number, "arm": point.label}
+            write_json(folder / POINT, content | {"parameters": point.parameters} | point.draw)
+        write_json(folder / ATTEMPTS, {"attempts": attempts})
+        point.folder, point.attempts, point.status = folder.name, attempts, "running"
+        if self._asks and point.number not in self._trials:
+            self._ask(point)
+        return folder, checkpoint
+
+    def end(self, point: Point, status: str, value: float | None = None, error: str = "") -> None:
+        """Record the end of an attempt: finished, pruned, failed, or interrupted, after which the point waits."""
+        assert self.folder is not None
+        point.status, point.value, point.error = status if status in ENDED else "waiting", value, error
+        point.attempts[-1] |= {"ended": now(), "status": status, "value": value, "error": error}
+        self.files.write(self.folder / point.folder / ATTEMPTS, {"attempts": point.attempts})
+        trial = self._trials.pop(point.number, None)
+        if trial is not None:
+            self.optuna.tell(trial, value if status == "finished" else None, state=_state(status, value))
+
+    def report(self, point: Point, step: int, value: float) -> bool:
+        """Record the metric's step-th value; return whether early termination stops the run."""
+        trial = self._trials[point.number]
+        trial.report(value, step)
+        return trial.should_prune()
+
+    def _read(self) -> dict[str, Point]:
+        """Read the records of earlier drivers; close the attempts of a driver that was killed."""
+        assert self.folder is not None
+        self._check_same_sweep(self.folder / FILE)
+        found: dict[str, Point] = {}
+        for file in sorted(self.folder.glob(f"*/{POINT}")):
+            note = read_json(file)
+            if not isinstance(note.get("parameters"), dict) or not isinstance(note.get("number"), int):
+                self.say(f"{file} cannot be read: its point runs again, in a new folder")
+                continue
+            is_grid = self.sweep.method == "grid"
+            identity = points.identity(note["parameters"]) if is_grid else str(note["number"])
+            point = Point(identity, note["number"], note["parameters"], str(note.get("arm", "")), file.parent.name)
+            point.draw = {key: note[key] for key in ("params", "distributions") if key in note}
+            attempts = read_json(file.with_name(ATTEMPTS)).get("attempts")
+            point.attempts = attempts if isinstance(attempts, list) and attempts else [{"started": ""}]
+            if identity not in found or found[identity].attempts[-1]["started"] <= point.attempts[-1]["started"]:
+                found[identity] = point
+        for point in found.values():
+            self._conclude(point)
+        return found
+
+    def _conclude(self, point: Point) -> None:
+        """Set a point's state by its last attempt, or by its run's own record where no driver recorded the end."""
+        assert self.folder is not None
+        folder, last = self.folder / point.folder, point.attempts[-1]
+        status = last.get("status") or read_json(folder / STATE).get("status")
+        if "status" not in last and status in ("finished", "failed"):
+            value = metric_value(folder, self.sweep.metric.get("name", ""))
+            self.end(point, status, value, last_lines(folder) if status == "failed" else "")
+        elif "status" not in last:
+            self.end(point, "interrupted")
+        point.value, point.error = last.get("value"), ""
+        point.status = status if status in ("finished", "pruned") else "waiting"  # what failed is tried again
+
+    def _learn(self, point: Point) -> None:
+        """Add the result of an earlier call to Optuna's study."""
+        if self.folder is None or not self._asks or point.status not in ("finished", "pruned"):
+            return
+        values = history(self.folder / point.folder / HISTORY, self.sweep.metric.get("name", ""))
+        state, draw = _state(point.status, point.value), point.draw
+        self.optuna.add_trial(
+            optuna.trial.create_trial(
+                state=state,
+                value=point.value if state == TrialState.COMPLETE else None,
+                params=draw.get("params", {}),
+                distributions={k: json_to_distribution(v) for k, v in draw.get("distributions", {}).items()},
+                intermediate_values=dict(enumerate(values, 1)) if self.sweep.early_terminate else {},
+            )
+        )
+
+    def _ask(self, point: Point) -> None:
+        """Let Optuna draw a point, or repeat the draw of an earlier attempt."""
+        # Seeded by the number: a point of a random sweep is the same whenever it is drawn.
+        seed = zlib.crc32(f"{self.sweep.name}/{point.number - 1}".encode())
+        samplers = optuna.samplers
+        self.optuna.sampler = (
+            samplers.TPESampler(seed=seed, constant_liar=True)
+            if self.sweep.method == "bayes"
+            else samplers.RandomSampler(seed=seed)
+        )
+        if point.draw:
+            self.optuna.enqueue_trial(point.draw["params"])
+        trial = self._trials[point.number] = self.optuna.ask()
+        if self.sweep.method != "grid":
+            point.parameters = suggest_point(trial, self.sweep.parameters)
+            point.label = points.label(point.parameters, self._varying)
+            distributions = {key: distribution_to_json(form) for key, form in trial.distributions.items()}
+            point.draw = {"params": trial.params, "distributions": distributions}
+
+    def _point(self, identity: str, number: int, parameters: dict[str, Any]) -> Point:
+        return Point(identity, number, parameters, points.label(parameters, self._varying))
+
+    def _place(self, point: Point) -> tuple[Path, Path | None]:
+        """Return the folder of the next attempt: the last one where it can go on there, else one without a run."""
+        assert self.folder is not None
+        if point.folder:
+            folder = self.folder / point.folder
+            checkpoint = latest_checkpoint(folder) if self.sweep.is_symbreak else None
+            if checkpoint is not None:
+                return folder, checkpoint
+        return next(folder for folder in self._folders(point) if not _holds_a_run(folder)), None
+
+    def _folders(self, point: Point) -> Iterator[Path]:
+        assert self.folder is not None
+        first = self.folder / (point.folder.partition(".again")[0] or point.first_folder)
+        yield first
+        attempt = 2
+        while True:
+            yield first.with_name(f"{first.name}.again{attempt}")
+            attempt += 1
+
+    def _varying_keys(self) -> list[str]:
+        forms = space.leaves(self.sweep.parameters)
+        return [".".join(path) for path, form in forms if space.is_varying(form)]
+
+    def _check_same_sweep(self, file: Path) -> None:
         sweep = self.sweep
         mine = {"method": sweep.method, "command": sweep.command, "program": sweep.program, "metric": sweep.metric}
         if sweep.method != "grid":
             mine["parameters"] = sweep.parameters
-        theirs = self.study.user_attrs.get("sweep")
-        if theirs is None:
-            self.study.set_user_attr("sweep", mine)
-        elif changed := [key for key in mine if mine[key] != theirs.get(key)]:
+        theirs = read_json(file)
+        if not theirs:
+            if file.exists():
+                self.say(f"{file} cannot be read: it is kept as {file.name}.damaged and made again from the sweep file")
+                file.replace(file.with_name(f"{file.name}.damaged"))
+            self.files.write(file, mine)
+        elif changed := [key for key in mine if json.loads(json.dumps(mine[key])) != theirs.get(key)]:
             raise UsageError(
                 f"{sweep.path}: {changed[0]}: differs from that of the runs which sweep {sweep.name!r} has already; "
-                "give the file another `name`, or remove the old runs"
+                "give the file another `name`, or the runs another --output"
             )
 
-    def offer(self, retry_failed: bool = False) -> None:
-        """Offer every seat that nobody has, up to the grid's or the run cap's end; without a cap, always one.
 
-        Args:
-            retry_failed: Whether to offer the seats of failed runs again too.
-        """
-        trials = self._trials()
-        taken = {trial.user_attrs["seat"] for trial in trials if _is_alive(trial)}
-        if not retry_failed:
-            taken |= {trial.user_attrs["seat"] for trial in trials if "error" in trial.user_attrs}
-        for seat, attributes in self._seats(taken, trials):
-            if seat not in taken:
-                self._offer_seat(seat, attributes, trials)
-
-    def _seats(self, taken: set[str], trials: list[FrozenTrial]) -> Iterator[tuple[str, dict[str, Any]]]:
-        if self.sweep.method == "grid":
-            yield from ((points.identity(point), {"parameters": point}) for point in self.grid)
-            return
-        is_waiting = any(trial.state == TrialState.WAITING for trial in trials)
-        cap = self.sweep.run_cap or len(taken) + (0 if is_waiting else 1)
-        yield from ((str(index), {}) for index in range(cap))
-
-    def _offer_seat(self, seat: str, attributes: dict[str, Any], trials: list[FrozenTrial]) -> None:
-        past = [trial for trial in trials if trial.user_attrs["seat"] == seat and "parameters" in trial.user_attrs]
-        if past:
-            attributes = {"parameters": past[-1].user_attrs["parameters"]}
-        self.study.enqueue_trial(past[-1].params if past else {}, user_attrs={"seat": seat, **attributes})
-
-    def claim(self) -> Claim | None:
-        """Claim a point that nobody runs yet.
-
-        Returns:
-            The claim, or None if no point is left for the moment.
-        """
-        while any(trial.state == TrialState.WAITING for trial in self._trials()):
-            trial = self.study.ask()
-            trial.set_user_attr("owner", self._owner)
-            seat = trial.user_attrs.get("seat")
-            if seat is None or self._is_surplus(trial.number, seat):
-                self._tell(trial.number, TrialState.FAIL)
-                continue
-            if self.sweep.method != "grid":
-                self.study.sampler = self._sampler(seat)
-                trial.set_user_attr("parameters", space.suggest_point(trial, self.sweep.parameters))
-            return Claim(next(row.point for row in self.rows() if row.point.seat == seat), trial)
-        return None
-
-    def _sampler(self, seat: str) -> optuna.samplers.BaseSampler:
-        # Seeded by the seat: a point of a random sweep is the same whoever draws it, whenever.
-        seed = zlib.crc32(f"{self.sweep.name}/{seat}".encode())
-        if self.sweep.method == "bayes":
-            return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        return optuna.samplers.RandomSampler(seed=seed)
-
-    def _is_surplus(self, number: int, seat: str) -> bool:
-        earlier = (other for other in self._trials() if other.number < number and _is_alive(other))
-        is_known = self.sweep.method != "grid" or seat in map(points.identity, self.grid)
-        return not is_known or any(other.user_attrs["seat"] == seat for other in earlier)
-
-    def report(self, claim: Claim, step: int, value: float) -> bool:
-        """Record the metric's step-th value; return whether early termination stops the run."""
-        claim.trial.report(value, step)
-        return claim.trial.should_prune()
-
-    def finish(self, claim: Claim, value: float | None, pruned: bool = False) -> None:
-        """Record a run that ended well, or that early termination stopped.
-
-        Args:
-            claim: The claim of the run.
-            value: The sweep's metric, None if the sweep has none or the run never logged it.
-            pruned: Whether early termination stopped it.
-        """
-        attribute = {"end": ["pruned" if pruned else "finished", value]}
-        if not self.sweep.metric:
-            value = 0.0  # Optuna wants a value of every completed trial
-        is_complete = value is not None and not pruned
-        state = TrialState.COMPLETE if is_complete else TrialState.PRUNED
-        self._end(claim, attribute, state, value if is_complete else None)
-
-    def fail(self, claim: Claim, error: str) -> None:
-        """Record a run that ended with an error."""
-        self._end(claim, {"error": error}, TrialState.FAIL)
-
-    def release(self, claim: Claim, killed: bool) -> None:
-        """Give a point back: its process was killed, or the caller was interrupted."""
-        attempts = [trial for trial in self._trials() if trial.user_attrs["seat"] == claim.point.seat]
-        kills = 1 + sum(trial.user_attrs.get("lost") == "killed" for trial in attempts)
-        if killed and kills >= ATTEMPTS:
-            self.fail(claim, f"its process was killed {kills} times")
-        else:
-            self._end(claim, {"lost": "killed" if killed else "interrupted"}, TrialState.FAIL)
-
-    def _end(self, claim: Claim, attribute: dict[str, Any], state: TrialState, value: float | None = None) -> None:
-        # Another caller that took this one for dead may have ended the trial already; then its word stands.
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            for name, content in attribute.items():
-                claim.trial.set_user_attr(name, content)
-            self._tell(claim.trial.number, state, value)
-
-    def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            self.study.tell(number, value, state=state, skip_if_finished=True)
-
-    def beat(self) -> None:
-        """Say that this caller is alive, and give back the points of callers that are not; cheap to call often."""
-        if time.monotonic() - self._last_beat < HEARTBEAT_SECONDS:
-            return
-        self._last_beat = time.monotonic()
-        self.study.set_user_attr(f"alive {self.caller}", time.time())
-        beats = self.study.user_attrs
-        for trial in self._trials():
-            if trial.state == TrialState.RUNNING and not self._is_owned(trial, beats):
-                self._tell(trial.number, TrialState.FAIL)
-
-    def _is_owned(self, trial: FrozenTrial, beats: dict[str, Any]) -> bool:
-        caller, host, pid, since = trial.user_attrs.get("owner", ["", "", 0, ""])
-        if caller and host == socket.gethostname():
-            return started(pid) == since
-        begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-        return time.time() - max(beats.get(f"alive {caller}", 0.0), begun) < SILENT_SECONDS
-
-    def _trials(self) -> list[FrozenTrial]:
-        return [trial for trial in self.study.get_trials(deepcopy=False) if "seat" in trial.user_attrs]
-
-    def rows(self) -> list[Row]:
-        """Return every point in the order of its number, each with its last trial's outcome."""
-        last: dict[str, FrozenTrial] = {}
-        numbers: dict[str, int] = {}
-        for trial in self._trials():
-            seat = trial.user_attrs["seat"]
-            numbers.setdefault(seat, len(numbers) + 1)
-            if "parameters" in trial.user_attrs and (_is_alive(trial) or "error" in trial.user_attrs):
-                last[seat] = trial if seat not in last or not _is_alive(last[seat]) else last[seat]
-        if self.sweep.method == "grid":
-            last = {seat: trial for seat, trial in last.items() if seat in set(map(points.identity, self.grid))}
-        varying = self._varying()
-        return [_row(last[seat], number, varying) for seat, number in numbers.items() if seat in last]
-
-    def _varying(self) -> list[str]:
-        if self.sweep.method == "grid":
-            return points.varying(self.grid)
-        forms = space.leaves(self.sweep.parameters)
-        return [".".join(path) for path, form in forms if space.distribution_of("", form) != "constant"]
+def _state(status: str, value: float | None) -> TrialState:
+    if status == "finished" and value is not None:
+        return TrialState.COMPLETE
+    return TrialState.PRUNED if status == "pruned" else TrialState.FAIL
 
 
-def _is_alive(trial: FrozenTrial) -> bool:
-    return trial.state != TrialState.FAIL
-
-
-def _row(trial: FrozenTrial, number: int, varying: list[str]) -> Row:
-    attributes = trial.user_attrs
-    parameters = attributes["parameters"]
-    point = Point(attributes["seat"], number, parameters, points.label(parameters, varying))
-    ending, value = attributes.get("end", ["finished", None])
-    names = {TrialState.WAITING: "waiting", TrialState.RUNNING: "running", TrialState.FAIL: "failed"}
-    return Row(point, names.get(trial.state) or str(ending), value, attributes.get("error", ""))
+def _holds_a_run(folder: Path) -> bool:
+    return folder.is_dir() and bool({entry.name for entry in folder.iterdir()} - ENGINE_FILES)

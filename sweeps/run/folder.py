@@ -17,9 +17,9 @@ import yaml
 from symbreak.sweeps.run.process import is_alive
 
 CONFIG, HISTORY, SUMMARY, STATE = "config.yaml", "metrics.csv", "summary.json", "run.json"
-POINT, ARGUMENTS, LOG = "point.json", "args.json", "log.txt"
+POINT, ATTEMPTS, ARGUMENTS, LOG, LOCK = "point.json", "attempts.json", "args.json", "log.txt", "run.lock"
 CHECKPOINTS = "checkpoints"
-ENGINE_FILES = {POINT, ARGUMENTS, LOG}
+ENGINE_FILES = {POINT, ATTEMPTS, ARGUMENTS, LOG, LOCK}
 """What a sweep writes into a folder before its run starts."""
 UNFINISHED = ("running", "silent", "killed", "interrupted", "preempted", "failed")
 SILENT_AFTER = 600.0
@@ -50,8 +50,12 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON atomically: a reader sees the old content or the new, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError:  # a full disk, say: nothing half written stays behind
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_rows(path: Path) -> Iterator[dict[str, float]]:

@@ -1,50 +1,20 @@
-"""Whether a sweep's commands, keys, values and metric are right, found out before anything starts."""
+"""Checks of a sweep's commands, keys, values and metric before anything starts."""
 
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import InMemoryStorage
-
-from symbreak.sweeps.engine.study import Store
-from symbreak.sweeps.engine.workers import ForkServer
 from symbreak.sweeps.errors import UsageError, nearest
 from symbreak.sweeps.run.folder import flatten
-from symbreak.sweeps.search import points, sweep_file
+from symbreak.sweeps.search import sweep_file
 from symbreak.sweeps.search.sweep_file import SweepFile
 
 SAFE_WAY = 'let the command hand parameters over by `--config, "${args_json_file}"`'
-SAMPLE = 3
-"""How many points of a random or bayes sweep are checked before it starts."""
 DOCUMENTED_KEY = re.compile(r"^    ``([a-z_]+/[a-z_0-9]+(?:/<layer>)?)``", re.MULTILINE)
 FROM_EVERY_RUN = tuple(f"{stage}/{measure}" for stage in ("train", "val", "test") for measure in ("loss", "accuracy"))
-
-
-def first_points(sweep: SweepFile, count: int) -> list[dict[str, Any]]:
-    """Return a grid's points, or the first points that a random or bayes sweep draws, without starting anything."""
-    store = Store(sweep, InMemoryStorage())
-    if store.grid:
-        return store.grid
-    claims = []
-    for _ in range(min(count, store.total or count)):
-        store.offer()
-        claims.append(store.claim())
-    return [claim.point.parameters for claim in claims if claim]
-
-
-def covering(grid: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return points that hold every value of every parameter at least once."""
-    seen: set[str] = set()
-    chosen = []
-    for point in grid:
-        values = {points.identity({key: value}) for key, value in flatten(point).items()}
-        if not values <= seen:
-            seen |= values
-            chosen.append(point)
-    return chosen
 
 
 def check_runs(commands: Sequence[list[str]], parameters: Sequence[dict[str, Any]], metric: str) -> None:
@@ -97,15 +67,19 @@ def logged_keys() -> list[str]:
     return [*FROM_EVERY_RUN, *(key for keys in documented for key in keys)]
 
 
-def check_points(sweep: SweepFile, server: ForkServer) -> None:
-    """Check the commands of points that hold every value, where they are this project's own.
+def check_points(sweep: SweepFile, chosen: Sequence[dict[str, Any]], call: Callable[..., Any]) -> None:
+    """Check the commands of some points, where they are this project's own.
+
+    Args:
+        sweep: The sweep.
+        chosen: Points that hold every value that is to be checked.
+        call: Calls a function in a process of its own.
 
     Raises:
         UsageError: Naming the sweep file and the key that is wrong.
     """
     if not sweep.is_symbreak or sweep_file.strip_env(sweep.command)[1:2] not in (["fit"], ["validate"], ["test"]):
         return
-    chosen = covering(first_points(sweep, SAMPLE))
     with tempfile.TemporaryDirectory() as folder:
         commands = []
         for index, point in enumerate(chosen):
@@ -113,6 +87,6 @@ def check_points(sweep: SweepFile, server: ForkServer) -> None:
             json_file.write_text(json.dumps(point))
             commands.append(sweep_file.strip_env(sweep_file.expand_command(sweep, point, json_file)))
         try:
-            server.call(check_runs, commands, chosen, sweep.metric.get("name", ""))
+            call(check_runs, commands, chosen, sweep.metric.get("name", ""))
         except UsageError as error:
             raise UsageError(f"{sweep.path}: {error}") from None

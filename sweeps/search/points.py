@@ -1,9 +1,9 @@
-"""One point of a sweep: its identity, its arm's label, its run folder."""
+"""One point of a sweep: its identity, its arm's label, its state."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +14,39 @@ from symbreak.sweeps.run.folder import flatten
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Point:
-    """One point of a sweep.
+    """One point of a sweep and how far it is.
 
     Attributes:
-        seat: The identity within the sweep: the parameters themselves in a grid, a running number otherwise.
+        id: The identity within the sweep: the parameters themselves in a grid, the number otherwise.
         number: Counts the sweep's points from 1; part of the folder's name.
         parameters: As W&B hands them to a run, nested where the sweep file nests them.
-        label: What tells this arm from the others.
+        label: The parameters in which this arm differs from the others.
+        folder: Name of the run folder of its latest attempt inside the sweep's folder, empty before the first.
+        status: waiting, running, finished, pruned or failed.
+        value: The sweep's metric, None where it was not logged.
+        error: The last error lines of a failed run.
+        draw: What Optuna drew: its own parameters and their distributions as JSON.
+        attempts: Start, end and outcome of each attempt in that folder.
     """
 
-    seat: str
+    id: str
     number: int
     parameters: dict[str, Any]
     label: str
-
-    def folder(self, sweep_folder: Path) -> Path:
-        """Return the run folder inside the sweep's folder."""
-        slug = re.sub(r"[^A-Za-z0-9._=+-]+", "_", self.label)[:80].strip("_.")
-        return sweep_folder / f"{self.number:03d}-{slug}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A point as the study knows it.
-
-    Attributes:
-        point: The point.
-        status: waiting, running, finished, pruned or failed.
-        value: The sweep's metric, None where it was never logged.
-        error: The last error lines of a failed run.
-    """
-
-    point: Point
-    status: str
+    folder: str = ""
+    status: str = "waiting"
     value: float | None = None
     error: str = ""
+    draw: dict[str, Any] = field(default_factory=dict)
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def first_folder(self) -> str:
+        """Return the name of the first attempt's run folder."""
+        slug = re.sub(r"[^A-Za-z0-9._=+-]+", "_", self.label)[:80].strip("_.")
+        return f"{self.number:03d}-{slug}"
 
 
 def identity(parameters: Mapping[str, Any]) -> str:

@@ -1,11 +1,10 @@
-"""W&B's parameter forms: checking them, listing a grid's points, and drawing a point from an Optuna trial."""
+"""W&B's parameter forms: checking them, and listing a grid's points."""
 
 import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from statistics import NormalDist
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 # distribution -> (keys it needs, keys it may have)
@@ -69,6 +68,8 @@ def distribution_of(name: str, form: Mapping[str, Any]) -> str:
 def leaves(parameters: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:
     """Yield (path, form) for every parameter, going into nested `parameters`."""
     for name, form in parameters.items():
+        if not isinstance(name, str):
+            raise ValueError(f"parameters.{'.'.join((*path, str(name)))}: a name is text; write {name!r} in quotes")
         if isinstance(form, dict) and isinstance(form.get("parameters"), dict):
             yield from leaves(form["parameters"], (*path, name))
         else:
@@ -88,7 +89,7 @@ def check_parameters(parameters: Any, grid: bool) -> None:
     if not isinstance(parameters, dict) or not parameters:
         raise ValueError("parameters: a mapping from names to forms is needed")
     for path, form in leaves(parameters):
-        name = ".".join(map(str, path))
+        name = ".".join(path)
         if not isinstance(form, dict):
             raise ValueError(f"parameters.{name}: a form such as `value: {form}` or `values: [{form}]` is needed")
         kind = distribution_of(name, form)
@@ -125,38 +126,72 @@ def _check_values(name: str, form: Mapping[str, Any]) -> None:
     if not isinstance(values, list) or not values:
         raise ValueError(f"parameters.{name}.values: a list with at least one value is needed")
     for value in values:
+        _check_json(f"parameters.{name}", value)
         if isinstance(value, str) and EXPONENT_STRING.fullmatch(value):
             raise ValueError(f"parameters.{name}: YAML reads {value} as text; write {float(value):.1e} with a point")
     weights = form.get("probabilities")
+    if weights is not None and not (isinstance(weights, list) and all(map(_is_number, weights))):
+        raise ValueError(f"parameters.{name}.probabilities: a list of numbers is needed, not {weights!r}")
     if weights is not None and (len(weights) != len(values) or min(weights) < 0 or not math.isclose(sum(weights), 1)):
         raise ValueError(f"parameters.{name}.probabilities: one per value, summing to 1, is needed")
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+
+
+def _check_json(where: str, value: Any) -> None:
+    try:
+        json.dumps(value)
+    except TypeError:
+        raise ValueError(f"{where}: {value} is a {type(value).__name__} to YAML; write it in quotes") from None
 
 
 def check_number(where: str, form: Mapping[str, Any], key: str) -> None:
     """Raise a ValueError that names the key unless its value is a finite number."""
     value = form[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _is_number(value):
         hint = " (YAML needs a point: 1.0e-3)" if isinstance(value, str) and EXPONENT_STRING.fullmatch(value) else ""
         raise ValueError(f"{where}.{key}: a number is needed, not {value!r}{hint}")
 
 
-def grid_points(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List a grid's points in the file's order, the last parameter running fastest.
+def grid_size(parameters: Mapping[str, Any]) -> int:
+    """Return how many combinations of values a grid has."""
+    return math.prod(len(_grid_values(form)) for _, form in leaves(parameters))
+
+
+def covering(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return as few of a grid's points as hold every value of every parameter."""
+    paths, forms = zip(*leaves(parameters), strict=True)
+    columns = [_grid_values(form) for form in forms]
+    count = max(map(len, columns))
+    return [nest(paths, [values[index % len(values)] for values in columns]) for index in range(count)]
+
+
+def is_varying(form: Mapping[str, Any]) -> bool:
+    """Return whether a parameter can take more than one value."""
+    if "values" in form:
+        return len(choices(form)) > 1
+    return distribution_of("", form) != "constant" and form.get("min", 0) != form.get("max", 1)
+
+
+def grid_points(parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a grid's points in the file's order, the last parameter running fastest.
 
     Args:
         parameters: Checked parameter forms.
 
-    Returns:
+    Yields:
         One dictionary per point, as W&B hands it to a run: nested parameters are nested dictionaries.
     """
     paths, forms = zip(*leaves(parameters), strict=True)
-    choices = [_grid_values(form) for form in forms]
-    return [nest(paths, values) for values in itertools.product(*choices)]
+    for values in itertools.product(*map(_grid_values, forms)):
+        yield nest(paths, values)
 
 
 def _grid_values(form: Mapping[str, Any]) -> list[Any]:
     if "values" in form or "value" in form:
-        return [json.loads(choice) for choice in _choices({"values": [form.get("value")], **form})]
+        return [json.loads(choice) for choice in choices({"values": [form.get("value")], **form})]
     step = form.get("q", 1)
     count = math.floor((form["max"] - form["min"]) / step + 1e-9) + 1
     return [form["min"] + index * step for index in range(count)]
@@ -173,77 +208,7 @@ def nest(paths: Any, values: Any) -> dict[str, Any]:
     return point
 
 
-def suggest_point(trial: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Draw one point from a trial.
-
-    A distribution that Optuna has not is drawn as a quantile and mapped through its inverse distribution function, and
-    `q_` distributions are rounded to multiples of q afterwards, as W&B defines them.
-
-    Args:
-        trial: An `optuna.trial.Trial`, or anything with its `suggest_*` methods.
-        parameters: Checked parameter forms.
-
-    Returns:
-        The point, as W&B hands it to a run.
-    """
-    paths, forms = zip(*leaves(parameters), strict=True)
-    values = [_suggest(trial, ".".join(path), form) for path, form in zip(paths, forms, strict=True)]
-    return nest(paths, values)
-
-
-def _choices(form: Mapping[str, Any]) -> list[str]:
+def choices(form: Mapping[str, Any]) -> list[str]:
+    """Return the different values of a categorical parameter as JSON."""
     # JSON text keeps 0, 0.0 and False apart, which Optuna's categories do not, and lets lists be choices.
     return list(dict.fromkeys(json.dumps(value) for value in form["values"]))
-
-
-def _suggest(trial: Any, name: str, form: Mapping[str, Any]) -> Any:
-    kind = distribution_of(name, form)
-    if kind == "constant":
-        return form["value"]
-    if kind == "categorical":
-        return json.loads(trial.suggest_categorical(name, _choices(form)))
-    if kind == "int_uniform":
-        return trial.suggest_int(name, form["min"], form["max"])
-    form = {**DEFAULTS, **form}
-    value = SAMPLERS[kind.removeprefix("q_")](trial, name, form)
-    if not kind.startswith("q_"):
-        return value
-    return type(form["q"])(round(value / form["q"]) * form["q"])
-
-
-def _quantile(trial: Any, name: str) -> float:
-    return min(max(trial.suggest_float(name, 0.0, 1.0), 1e-9), 1 - 1e-9)
-
-
-def _weighted(trial: Any, name: str, form: Mapping[str, Any]) -> Any:
-    totals = list(itertools.accumulate(form["probabilities"]))
-    quantile = _quantile(trial, name) * totals[-1]
-    return next(value for value, total in zip(form["values"], totals, strict=True) if quantile <= total)
-
-
-def _normal(trial: Any, name: str, form: Mapping[str, Any]) -> float:
-    return NormalDist(form["mu"], form["sigma"]).inv_cdf(_quantile(trial, name))
-
-
-def _beta(trial: Any, name: str, form: Mapping[str, Any]) -> float:
-    from scipy.stats import beta
-
-    return float(beta.ppf(_quantile(trial, name), form["a"], form["b"]))
-
-
-def _log_uniform(low: Callable[[Any], float], high: Callable[[Any], float]) -> Callable[[Any, str, Any], float]:
-    return lambda trial, name, form: trial.suggest_float(name, low(form), high(form), log=True)
-
-
-SAMPLERS: dict[str, Callable[[Any, str, Any], Any]] = {
-    "categorical_w_probabilities": _weighted,
-    "uniform": lambda trial, name, form: trial.suggest_float(name, form["min"], form["max"]),
-    # min and max are exponents of e here; of 1/x in the inverse forms
-    "log_uniform": _log_uniform(lambda form: math.exp(form["min"]), lambda form: math.exp(form["max"])),
-    "inv_log_uniform": _log_uniform(lambda form: math.exp(-form["max"]), lambda form: math.exp(-form["min"])),
-    "log_uniform_values": _log_uniform(lambda form: form["min"], lambda form: form["max"]),
-    "inv_log_uniform_values": _log_uniform(lambda form: form["min"], lambda form: form["max"]),
-    "normal": _normal,
-    "log_normal": lambda trial, name, form: math.exp(_normal(trial, name, form)),
-    "beta": _beta,
-}

@@ -21,6 +21,7 @@ TOP_KEYS = (
 )
 METRIC_KEYS = ("name", "goal", "target", "impute")
 HYPERBAND_KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
+LARGEST_GRID = 1_000_000
 ENVIRONMENT_MACRO = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
@@ -53,6 +54,11 @@ class SweepFile:
     content: dict[str, Any] = field(repr=False)
 
     @property
+    def needs_metric(self) -> bool:
+        """Whether the sweep's course depends on the metric of every run."""
+        return self.method == "bayes" or bool(self.early_terminate)
+
+    @property
     def is_symbreak(self) -> bool:
         """Whether every run is `symbreak fit|validate|test`, whose keys are known before anything starts."""
         return strip_env(self.command)[:1] == ["symbreak"]
@@ -61,6 +67,17 @@ class SweepFile:
 def strip_env(command: Sequence[str]) -> list[str]:
     """Return the command without the leading `${env}` macro or what it stands for."""
     return list(command[1:] if command and command[0] in ("${env}", "/usr/bin/env") else command)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader, which refuses a key that is given twice instead of keeping the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if isinstance(key, str) and keys.count(key) > 1 and key != "<<":
+                raise ValueError(f"{key}: given twice, again in line {node.start_mark.line + 1} and after")
+        return super().construct_mapping(node, deep)
 
 
 def load(path: Path) -> SweepFile:
@@ -76,7 +93,7 @@ def load(path: Path) -> SweepFile:
         UsageError: Naming the file, the key and what is wrong with it.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
         return parse(content, path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from None
@@ -105,6 +122,8 @@ def parse(content: Any, path: Path) -> SweepFile:
     if content["method"] not in METHODS:
         raise ValueError(f"method: {content['method']!r} is not one of {', '.join(METHODS)}")
     space.check_parameters(content["parameters"], grid=content["method"] == "grid")
+    if content["method"] == "grid":
+        _check_size(space.grid_size(content["parameters"]), content.get("run_cap"))
     command = content.get("command", list(COMMAND))
     if not isinstance(command, list) or not command:
         raise ValueError("command: a list of words is needed")
@@ -123,6 +142,11 @@ def parse(content: Any, path: Path) -> SweepFile:
         run_cap=_run_cap(content),
         content=content,
     )
+
+
+def _check_size(points: int, cap: Any) -> None:
+    if points > LARGEST_GRID and not (isinstance(cap, int) and cap <= LARGEST_GRID):
+        raise ValueError(f"parameters: a grid of {points:,} points; at most {LARGEST_GRID:,} without a smaller run_cap")
 
 
 def check_keys(mapping: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:

@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from symbreak.sweeps.engine import machine
-from symbreak.sweeps.engine.command import sweep
-from symbreak.sweeps.engine.workers import ForkServer, Job
+from symbreak.sweeps.engine.command import first_points, sweep
+from symbreak.sweeps.engine.job import Job
+from symbreak.sweeps.engine.local import ForkServer
 from symbreak.sweeps.run.folder import history as logged
 from symbreak.sweeps.run.folder import read_json
-from symbreak.sweeps.search import check, sweep_file
+from symbreak.sweeps.search import sweep_file
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
@@ -30,7 +31,7 @@ def fork_server():
 def train_here(fork_server, command, folder, **variables):
     folder.mkdir(parents=True)
     environment = os.environ | {"SYMBREAK_RUN_DIR": str(folder), "WANDB_MODE": "disabled"} | variables
-    run = fork_server.start(Job(command, folder, environment, threads=1, cwd=ROOT))
+    run = fork_server.start(Job(command, str(folder), {}, cwd=str(ROOT)), environment)
     run.process.join()
     assert run.exit_code() == 0, (folder / "log.txt").read_text()
     return read_json(folder / "summary.json")
@@ -39,7 +40,7 @@ def train_here(fork_server, command, folder, **variables):
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_one_point_of_each_sweep_trains(path, fork_server, tmp_path):
     experiment = sweep_file.load(path)
-    point = check.first_points(experiment, 1)[0]
+    point = first_points(experiment, 1)[0]
     command = sweep_file.strip_env(sweep_file.expand_command(experiment, point, tmp_path / "args.json"))
     (tmp_path / "args.json").write_text(json.dumps(point))
     narrow = ["--model.widen_factor=1"] if path.stem == "cifar10" else []
@@ -89,7 +90,7 @@ def test_two_rank_sweep_equals_single_runs(tmp_path, monkeypatch):
     assert [folder.name for folder in folders] == ["001-seed_everything=1", "002-seed_everything=2"]
     alone = [*command, "--seed_everything=2", "--model.init_args.noise_scale=0.1", f"--run.dir={tmp_path / 'alone'}"]
     monkeypatch.setenv("OMP_NUM_THREADS", str(machine.cores()))  # as many as the engine gives to its only worker
-    subprocess.run([sys.executable, "-m", "sweeps", *alone[1:]], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "symbreak.sweeps", *alone[1:]], check=True, capture_output=True)
     first, second, same = (read_json(folder / "summary.json") for folder in (*folders, tmp_path / "alone"))
     assert second == same
     assert first["train/loss"] != second["train/loss"]

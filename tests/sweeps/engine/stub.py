@@ -12,7 +12,8 @@ arguments = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:] 
 steps, x = int(arguments.get("steps", 2)), float(arguments.get("x", 0))
 with Path(os.environ.get("STUB_LOG", os.devnull)).open("a") as log:
     print(folder.name, file=log)
-(folder / "run.json").write_text(json.dumps({"started": "2026-01-01T00:00:00+00:00"}))
+state = {"started": "2026-01-01T00:00:00+00:00", "status": "running", "output_layers": ["head"]}
+(folder / "run.json").write_text(json.dumps(state))
 (folder / "config.yaml").write_text(f"trainer: {{max_steps: {steps}}}")
 if arguments.get("fail") == "True":
     sys.exit("the run gave up")
@@ -29,3 +30,4 @@ with (folder / "metrics.csv").open("w") as history:
         )
         (folder / "summary.new").rename(folder / "summary.json")
         time.sleep(float(arguments.get("seconds", 0)))
+(folder / "run.json").write_text(json.dumps(state | {"status": "finished"}))

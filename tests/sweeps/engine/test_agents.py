@@ -13,7 +13,6 @@ from symbreak.sweeps.engine import agents, machine
 from symbreak.sweeps.errors import UsageError
 
 STUB = Path(__file__).with_name("stub.py")
-ROOT = Path(__file__).parents[3]
 POINTS = [{"x": 1, "flag": False}, {"x": 2, "flag": False}, {"x": 3, "flag": True}]
 
 
@@ -26,7 +25,6 @@ def server():
 
 def environment(server, tmp_path):
     return os.environ | {
-        "PYTHONPATH": str(ROOT),
         "WANDB_BASE_URL": server.url,
         "WANDB_API_KEY": "0" * 40,
         "WANDB_CONFIG_DIR": str(tmp_path / "wandb-config"),

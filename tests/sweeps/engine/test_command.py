@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,11 +9,10 @@ import pytest
 import yaml
 
 from symbreak.sweeps.engine.command import sweep
-from symbreak.sweeps.engine.study import ATTEMPTS
+from symbreak.sweeps.engine.driver import MOST_INTERRUPTIONS
 from symbreak.sweeps.errors import UsageError
 
 STUB = Path(__file__).with_name("stub.py")
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -47,16 +45,17 @@ def starts(path):
     return sorted((path.parent / "started.txt").read_text().split())
 
 
-def in_background(path, *, workers=1, storage=None):
+def in_background(path, *, workers=1):
     program = (
         "import signal, sys; from pathlib import Path; from symbreak.sweeps.engine.command import sweep\n"
         # A shell ignores SIGINT on behalf of what it runs in the background, this test included.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"sys.exit(sweep(Path({str(path)!r}), workers={workers}, gpus_per_run=0, storage={storage!r}, "
+        f"sys.exit(sweep(Path({str(path)!r}), workers={workers}, gpus_per_run=0, "
         f"output=Path({str(path.parent / 'runs')!r})))"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def wait_for_starts(path, count):
@@ -98,41 +97,52 @@ def test_failing_run_does_not_stop_the_others_and_is_tried_again(make_sweep, cap
     assert run(path) == 1
     assert "failed: the run gave up" in capsys.readouterr().out
     assert run(path) == 1
-    assert starts(path) == ["001-fail=true", "001-fail=true", "002-fail=false"]
+    assert starts(path) == ["001-fail=true", "001-fail=true.again2", "002-fail=false"]
+    assert (path.parent / "runs" / "stubs" / "001-fail=true" / "log.txt").read_text() == "the run gave up\n"
 
 
 def test_killed_run_is_tried_again(make_sweep):
     path = make_sweep({"die": {"values": ["once", "never"]}})
     assert run(path) == 0
-    assert starts(path) == ["001-die=once", "001-die=once", "002-die=never"]
+    assert starts(path) == ["001-die=once", "001-die=once.again2", "002-die=never"]
+    note = json.loads((path.parent / "runs" / "stubs" / "001-die=once" / "attempts.json").read_text())["attempts"]
+    assert [attempt["status"] for attempt in note] == ["interrupted"]
 
 
 def test_run_that_is_always_killed_counts_as_failed(make_sweep, capsys):
     path = make_sweep({"x": {"value": 1}}, command=["bash", "-c", "echo $$ >> $STUB_LOG; kill -9 $$"])
     assert run(path) == 1
-    assert len(starts(path)) == ATTEMPTS
-    assert f"killed {ATTEMPTS} times" in capsys.readouterr().out
+    assert len(starts(path)) == MOST_INTERRUPTIONS
+    assert f"killed {MOST_INTERRUPTIONS} times" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("storage", [None, "sqlite:///{}/store.db"])
-def test_two_callers_share_the_work_without_repeating_any(make_sweep, tmp_path, storage):
-    storage = storage and storage.format(tmp_path)
-    path = make_sweep({"x": {"values": list(range(12))}, "seconds": {"value": 0.05}})
-    callers = [in_background(path, storage=storage) for _ in range(2)]
-    assert [caller.wait(60) for caller in callers] == [0, 0]
-    assert starts(path) == run_folders(path)
-    assert len(starts(path)) == 12
-    assert all("finished" in caller.communicate()[0] for caller in callers)
+def test_a_second_driver_is_refused_with_the_name_of_the_first(make_sweep):
+    path = make_sweep({"x": {"values": [1, 2]}, "seconds": {"value": 0.5}})
+    first = in_background(path)
+    wait_for_starts(path, 1)
+    with pytest.raises(UsageError, match=rf"another driver runs this sweep: process {first.pid} on "):
+        run(path)
+    assert first.wait(60) == 0
+    assert starts(path) == ["001-x=1", "002-x=2"]
 
 
-def test_points_of_a_killed_caller_are_run_by_the_next(make_sweep):
+def test_of_two_drivers_started_at_once_exactly_one_works(make_sweep):
+    path = make_sweep({"x": {"values": [1, 2]}, "seconds": {"value": 1.0}})
+    drivers = [in_background(path) for _ in range(2)]
+    outputs = [driver.communicate(timeout=60)[0] for driver in drivers]
+    assert sorted(driver.returncode == 0 for driver in drivers) == [False, True]
+    assert sum("another driver runs this sweep" in output for output in outputs) == 1
+    assert starts(path) == ["001-x=1", "002-x=2"]
+
+
+def test_points_of_a_killed_driver_are_run_by_the_next(make_sweep):
     path = make_sweep({"x": {"values": [1, 2]}, "seconds": {"value": 0.4}})
     caller = in_background(path)
     wait_for_starts(path, 1)
     caller.kill()
     caller.wait()
     assert run(path) == 0
-    assert starts(path) == ["001-x=1", "001-x=1", "002-x=2"]
+    assert starts(path) == ["001-x=1", "001-x=1.again2", "002-x=2"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -141,11 +151,11 @@ def test_interrupt_ends_cleanly_and_the_next_call_goes_on(make_sweep, number):
     caller = in_background(path, workers=1)
     wait_for_starts(path, 2)
     caller.send_signal(number)
-    assert "Interrupted" in caller.communicate(timeout=60)[0]
-    assert caller.returncode == 130
+    assert "Interrupted. The same call goes on where this one ended" in caller.communicate(timeout=60)[0]
+    assert caller.returncode == 128 + number
     assert len(starts(path)) == 2
     assert run(path) == 0
-    assert starts(path) == ["001-x=1", "002-x=2", "002-x=2", "003-x=3"]
+    assert starts(path) == ["001-x=1", "002-x=2", "002-x=2.again2", "003-x=3"]
 
 
 def test_random_is_reproducible_and_capped(make_sweep):
@@ -191,11 +201,92 @@ def test_changed_command_is_refused(make_sweep):
         run(path)
 
 
-@pytest.mark.parametrize("url", ["postgresql://me:secret@127.0.0.1:9/none", "nosuch://x", "sqlite:////nowhere/x.db"])
-def test_unreachable_database_is_one_line_without_the_password(make_sweep, url):
+@pytest.mark.parametrize("code", [255, 137, 1])
+def test_exit_codes_of_a_script_are_failures_and_not_repeated(make_sweep, code):
+    path = make_sweep({"x": {"value": 1}}, command=["bash", "-c", f"echo $$ >> $STUB_LOG; exit {code}"])
+    assert run(path) == 1
+    assert len(starts(path)) == 1
+
+
+def test_crashes_are_repeated_as_often_as_asked(make_sweep):
+    path = make_sweep({"fail": {"value": True}})
+    assert run(path, retries=2) == 1
+    assert starts(path) == ["001-run", "001-run.again2", "001-run.again3"]
+
+
+def test_a_finished_sweep_keeps_its_folders_whatever_is_called(make_sweep):
+    path = make_sweep({"x": {"values": [1, 2]}})
+    assert run(path) == 0
+    folder = path.parent / "runs" / "stubs"
+    before = {file: file.read_bytes() for file in folder.glob("0*/*")}
+    make_sweep({"x": {"values": [1, 2]}, "flag": {"values": [True, False]}})
+    assert run(path) == 0
+    assert {file: file.read_bytes() for file in before} == before
+    assert run_folders(path)[2:] == [
+        f"00{n}-x={x}_flag={f}" for n, x, f in [(3, 1, "true"), (4, 1, "false"), (5, 2, "true"), (6, 2, "false")]
+    ]
+
+
+@pytest.mark.parametrize("name", ["point.json", "attempts.json"])
+def test_a_record_cut_short_is_named_and_nothing_is_lost(make_sweep, name, capsys):
+    path = make_sweep({"x": {"values": [1, 2]}})
+    assert run(path) == 0
+    file = path.parent / "runs" / "stubs" / "001-x=1" / name
+    file.write_bytes(file.read_bytes()[:20])
+    capsys.readouterr()
+    assert run(path) == 0
+    output = capsys.readouterr().out
+    assert (f"{file} cannot be read" in output) is (name == "point.json")
+    assert run_folders(path) == ["001-x=1", "002-x=2", *(["003-x=1"] if name == "point.json" else [])]
+
+
+def test_a_damaged_description_of_the_sweep_is_kept_and_made_again(make_sweep, capsys):
     path = make_sweep({"x": {"value": 1}})
-    with pytest.raises(UsageError, match=r"^--storage .*cannot be reached") as error:
-        run(path, storage=url)
-    assert "\n" not in str(error.value)
-    assert "secret" not in str(error.value)
-    assert not (path.parent / "started.txt").exists()
+    assert run(path) == 0
+    file = path.parent / "runs" / "stubs" / "sweep.json"
+    file.write_text('{"method": "gr')
+    assert run(path) == 0
+    assert f"{file} cannot be read: it is kept as sweep.json.damaged" in capsys.readouterr().out
+    assert file.with_name("sweep.json.damaged").read_text() == '{"method": "gr'
+    assert len(starts(path)) == 1
+
+
+def test_bayes_needs_the_metric_and_says_where_it_looked(make_sweep, capsys):
+    path = make_sweep({"x": {"min": 0.0, "max": 1.0}}, method="bayes", run_cap=2, metric={"name": "val_loss"})
+    assert run(path) == 1
+    assert "it logged no number as 'val_loss'" in capsys.readouterr().out
+
+
+def test_bayes_reads_the_metric_of_an_offline_wandb_run(make_sweep, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, wandb\n"
+        "x = float(sys.argv[1].split('=')[1])\n"
+        "with wandb.init(project='p', config={'x': x}) as run: run.log({'val_loss': x * x})\n"
+    )
+    path = make_sweep(
+        {"x": {"min": 1.0, "max": 2.0}},
+        method="bayes",
+        run_cap=1,
+        metric={"name": "val_loss"},
+        command=["env", "WANDB_MODE=offline", sys.executable, str(script), "${args_no_hyphens}"],
+    )
+    assert run(path) == 0
+    (folder,) = (path.parent / "runs" / "stubs").glob("001-*")
+    attempt = json.loads((folder / "attempts.json").read_text())["attempts"][-1]
+    x = json.loads((folder / "point.json").read_text())["parameters"]["x"]
+    assert attempt["value"] == pytest.approx(x * x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "--workers: at least 1"),
+        ({"gpus_per_run": -1}, "--gpus-per-run: at least 0"),
+        ({"cpus_per_run": 0}, "--cpus-per-run: at least 1"),
+        ({"retries": -1}, "--retries: at least 0"),
+    ],
+)
+def test_numbers_out_of_range_are_named(make_sweep, options, message):
+    with pytest.raises(UsageError, match=message):
+        run(make_sweep({"x": {"value": 1}}), **options)

@@ -1,30 +1,19 @@
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from symbreak.callbacks import FeatureDiversity, SymmetryBreaking
-from symbreak.sweeps.engine.workers import ForkServer
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.run import command
-from symbreak.sweeps.search import check, sweep_file
+from symbreak.sweeps.search import check, space, sweep_file
 
 COMMAND = ["${env}", "symbreak", "fit", "--config", "sweeps/configs/digits.yaml", "${args}"]
 
 
-class InThisProcess(ForkServer):
-    """A fork server that forks nothing."""
-
-    def __init__(self):
-        pass
-
-    def call(self, function, *arguments):
-        return function(*arguments)
-
-
 def check_sweep(parameters, command=COMMAND, **content):
     content = {"method": "grid", "parameters": parameters, "command": command, **content}
-    check.check_points(sweep_file.parse(content, Path("s.yaml")), cast(Any, InThisProcess()))
+    sweep = sweep_file.parse(content, Path("s.yaml"))
+    check.check_points(sweep, space.covering(sweep.parameters), lambda function, *arguments: function(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -73,8 +62,7 @@ def test_documented_keys_are_found():
 
 
 def test_covering_points_hold_every_value_once():
-    grid = [{"a": a, "b": {"c": c}} for a in range(3) for c in (1, 1.0, None)]
-    chosen = check.covering(grid)
-    assert len(chosen) == 5
+    chosen = space.covering({"a": {"values": [0, 1, 2]}, "b": {"parameters": {"c": {"values": [1, 1.0, None]}}}})
+    assert len(chosen) == 3
     assert {point["a"] for point in chosen} == {0, 1, 2}
     assert {str(point["b"]["c"]) for point in chosen} == {"1", "1.0", "None"}

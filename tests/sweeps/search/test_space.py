@@ -4,6 +4,7 @@ import statistics
 import pytest
 
 from symbreak.sweeps.search import space
+from symbreak.sweeps.search.draw import suggest_point
 
 
 class Fixed:
@@ -26,7 +27,7 @@ class Fixed:
 
 def draw(form, fraction):
     space.check_parameters({"x": form}, grid=False)
-    return space.suggest_point(Fixed(fraction), {"x": form})["x"]
+    return suggest_point(Fixed(fraction), {"x": form})["x"]
 
 
 # quartiles by the definitions of W&B's documentation, worked out by hand or with the standard library
@@ -76,7 +77,7 @@ def test_optuna_draws_the_documented_distribution():
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     form = {"x": {"distribution": "log_normal", "mu": 1.0, "sigma": 0.5}, "y": {"values": [[1], None, True]}}
-    points = [space.suggest_point(study.ask(), form) for _ in range(400)]
+    points = [suggest_point(study.ask(), form) for _ in range(400)]
     logs = [math.log(point["x"]) for point in points]
     assert statistics.mean(logs) == pytest.approx(1.0, abs=0.1)
     assert statistics.stdev(logs) == pytest.approx(0.5, abs=0.06)
@@ -92,7 +93,7 @@ def test_grid_runs_through_nested_parameters_last_fastest():
         "e": {"distribution": "q_uniform", "min": 0.0, "max": 1.0, "q": 0.5},
     }
     space.check_parameters(parameters, grid=True)
-    points = space.grid_points(parameters)
+    points = list(space.grid_points(parameters))
     assert len(points) == 12
     assert points[0] == {"a": 1, "b": {"c": "x", "d": 2}, "e": 0.0}
     assert points[4] == {"a": 1, "b": {"c": "x", "d": 3}, "e": 0.5}

@@ -8,6 +8,7 @@ from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
 
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.search import points, space, sweep_file
+from symbreak.sweeps.search.draw import suggest_point
 
 SWEEPS = sorted((Path(__file__).parents[3] / "sweeps").glob("*.yaml"))
 GRID = {"method": "grid", "program": "train.py", "parameters": {"x": {"values": [1, 2]}}}
@@ -74,7 +75,7 @@ def first_points(sweep):
     import optuna
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return [space.suggest_point(study.ask(), sweep.parameters) for _ in range(3)]
+    return [suggest_point(study.ask(), sweep.parameters) for _ in range(3)]
 
 
 def test_defaults():

@@ -1,0 +1,159 @@
+"""One run as a process: what it needs, and how its command is executed and watched."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from symbreak.sweeps.engine.machine import run_environment
+from symbreak.sweeps.run.folder import LOCK, LOG
+
+STOP_SECONDS = 30.0
+"""Time in which a run must end after SIGTERM; then it is killed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that one run needs.
+
+    Attributes:
+        command: Its words, without `/usr/bin/env`.
+        folder: The absolute run folder; output is appended to its log.
+        variables: Environment variables beside those of the machine that executes it.
+        threads: CPU threads.
+        cwd: Working directory.
+    """
+
+    command: list[str]
+    folder: str
+    variables: dict[str, str]
+    threads: int = 1
+    cwd: str = field(default_factory=os.getcwd)
+
+
+def execute(job: Job, environment: dict[str, str], wait_for_owner: Callable[[], Any]) -> int:
+    """Execute a job in this process, which must be disposable, and return its exit code.
+
+    The process leads a session of its own. When `wait_for_owner` returns, the owner is gone, and the whole session is
+    killed at once. The folder's lock keeps a later attempt waiting until the last process of this one has ended.
+    """
+    os.setsid()
+    log = os.open(Path(job.folder, LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
+    os.close(log)
+    os.chdir(job.cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    threading.Thread(target=_end_with, args=(wait_for_owner,), daemon=True).start()
+    with Path(job.folder, LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _symbreak(job) if job.command[0] == "symbreak" else _subprocess(job)
+
+
+def _end_with(wait_for_owner: Callable[[], Any]) -> None:
+    wait_for_owner()
+    os.killpg(0, signal.SIGKILL)
+
+
+def _symbreak(job: Job) -> int:
+    import torch
+
+    from symbreak.sweeps import cli
+
+    torch.set_num_threads(job.threads)
+    sys.argv = [shutil.which("symbreak") or "symbreak", *job.command[1:]]
+    # Lightning starts further ranks by `python -m` and the name of the main module, followed by these arguments.
+    main = ModuleType("__main__")
+    main.__spec__ = importlib.util.find_spec("symbreak.sweeps.__main__")
+    sys.modules["__main__"] = main
+    code: Any = 1
+    try:
+        code = cli.main(job.command[1:])
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    finally:
+        if wandb := sys.modules.get("wandb"):  # a forked process ends without W&B's own exit hook
+            wandb.teardown(code)
+    return code
+
+
+def _subprocess(job: Job) -> int:
+    for number in (signal.SIGTERM, signal.SIGINT):  # the command gets them too, and may need time to end
+        signal.signal(number, lambda *_: None)
+    try:
+        code = subprocess.run(job.command, stdin=subprocess.DEVNULL, check=False).returncode
+    except OSError as error:
+        print(f"{job.command[0]}: {error.strerror}", flush=True)
+        return 127
+    return code
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with the exit code of its job, or by the signal that ended the job."""
+    if code < 0:
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def run_from_pipe() -> NoReturn:
+    """Execute the job in the first line of standard input, whose end is the end of the owner."""
+    job = Job(**json.loads(sys.stdin.readline()))
+    owner = os.dup(sys.stdin.fileno())
+    leave(execute(job, run_environment(job.threads) | job.variables, lambda: os.read(owner, 1)))
+
+
+def supervise(job: Job) -> int:
+    """Execute a job in a new process that ends with this one; KeyboardInterrupt stops it, as SIGTERM does elsewhere.
+
+    Returns:
+        Its exit code, -n where signal n killed it.
+    """
+    command = [sys.executable, "-c", "from symbreak.sweeps.engine.job import run_from_pipe; run_from_pipe()"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(asdict(job)) + "\n")
+    process.stdin.flush()
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        signal_group(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        raise
+    finally:
+        signal_group(process.pid, signal.SIGKILL, has_ended=process.poll() is not None)
+
+
+def signal_group(pid: int, number: int, has_ended: bool = False) -> None:
+    """Send a signal to a run and to every process that it started; those may outlive it."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:  # it leads no group yet, or no longer
+        with contextlib.suppress(ProcessLookupError):
+            if not has_ended:
+                os.kill(pid, number)
+
+
+def owner_of_a_child() -> Callable[[], Any]:
+    """Return a function that waits until the process that started this one through multiprocessing has ended."""
+    parent = multiprocessing.parent_process()
+    return parent.join if parent else lambda: time.sleep(float("inf"))

@@ -1,0 +1,144 @@
+"""Runs on the machines of a Ray cluster, which schedules them by the CPUs and GPUs that they need."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from symbreak.sweeps.engine.executor import LOST
+from symbreak.sweeps.engine.job import STOP_SECONDS, Job, supervise
+from symbreak.sweeps.errors import UsageError
+
+try:
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelledError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+except ImportError as error:
+    raise UsageError("--executor ray needs Ray: pip install 'symbreak[ray]'") from error
+
+STORAGE_SECONDS = 60.0
+"""Time in which every machine must answer whether it sees the run folders."""
+
+
+class RayProcess:
+    """A run as a Ray task."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+        self._kill_at: float | None = None
+
+    def exit_code(self) -> int | None:
+        """Return None while it runs or waits for resources, else its exit code, `LOST` where its machine is gone."""
+        if self._kill_at is not None and time.monotonic() > self._kill_at:
+            self.kill()
+        ready, _ = ray.wait([self.task], timeout=0)
+        if not ready:
+            return None
+        try:
+            return ray.get(self.task)
+        except TaskCancelledError:
+            return -signal.SIGTERM
+        except RayTaskError as error:
+            return -signal.SIGTERM if isinstance(error.cause, KeyboardInterrupt) else 1
+        except RayError:  # the worker, its machine or its storage is gone
+            return LOST
+
+    def stop(self) -> None:
+        """Ask it to end; it is killed if that takes too long."""
+        self._kill_at = time.monotonic() + STOP_SECONDS + 5
+        ray.cancel(self.task, force=False)
+
+    def kill(self) -> None:
+        """End its worker, and the run with it."""
+        ray.cancel(self.task, force=True)
+
+
+class RayExecutor:
+    """Executes runs on a Ray cluster.
+
+    Args:
+        address: Of a running cluster, or `auto`; None starts one on this machine.
+        workers: Maximum number of runs at a time, None for as many as the cluster's resources allow.
+        gpus_per_run: GPUs of each run; None for 1 where the cluster has any.
+        cpus_per_run: CPUs of each run.
+        folder: The sweep's folder, which every machine must see.
+
+    Raises:
+        UsageError: If the cluster cannot be reached, has too little for one run, or does not see the folder.
+    """
+
+    def __init__(
+        self, address: str | None, workers: int | None, gpus_per_run: int | None, cpus_per_run: int, folder: Path
+    ) -> None:
+        if not ray.is_initialized():
+            try:
+                ray.init(address, log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise UsageError(f"--ray-address {address}: no cluster can be reached: {reason}") from error
+        self.workers, self.cpus = workers, cpus_per_run
+        self.gpus = int(ray.cluster_resources().get("GPU", 0) > 0) if gpus_per_run is None else gpus_per_run
+        if not self._capacity():
+            have = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
+            need = f"{self.cpus} CPUs and {self.gpus} GPUs"
+            raise UsageError(f"a run needs {need}; the cluster has {have['CPU']:g} and {have['GPU']:g}")
+        _check_storage(folder.resolve())
+        # A task that dies with its machine is the driver's to start again: its run goes on from a checkpoint.
+        self._remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(supervise)
+        self._running: list[RayProcess] = []
+
+    def free(self) -> int:
+        """Return how many more runs the cluster has room for, machines that joined or left included."""
+        self._running = [run for run in self._running if run.exit_code() is None]
+        return self._capacity() - len(self._running)
+
+    def start(self, job: Job) -> RayProcess:
+        """Submit a run."""
+        self._running.append(RayProcess(self._remote.remote(job)))
+        return self._running[-1]
+
+    def wait(self, seconds: float) -> None:
+        """Return when a run ends, or after some time."""
+        if self._running:
+            ray.wait([run.task for run in self._running], timeout=seconds)
+        else:
+            time.sleep(seconds)
+
+    def _capacity(self) -> int:
+        resources = ray.cluster_resources()
+        room = int(resources.get("CPU", 0) // self.cpus)
+        if self.gpus:
+            room = min(room, int(resources.get("GPU", 0) // self.gpus))
+        return room if self.workers is None else min(room, self.workers)
+
+
+def _check_storage(folder: Path) -> None:
+    """Check that every machine of the cluster sees a file which this one writes into the folder.
+
+    Raises:
+        UsageError: Naming the machines that do not.
+    """
+    probe = folder / f".probe-{uuid.uuid4().hex}"
+    probe.touch()
+    look = ray.remote(num_cpus=0)(_sees)
+    machines = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    try:
+        answers = {
+            host: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(str(probe))
+            for node, host in machines.items()
+        }
+        blind = [host for host, answer in answers.items() if not ray.get(answer, timeout=STORAGE_SECONDS)]
+    except (RayError, GetTimeoutError) as error:
+        raise UsageError(f"a machine of the cluster does not answer: {str(error).splitlines()[0]}") from error
+    finally:
+        probe.unlink()
+    if blind:
+        raise UsageError(f"{', '.join(blind)} cannot see {folder}; give an --output on shared storage")
+
+
+def _sees(path: str) -> bool:
+    return Path(path).exists()
