@@ -25,7 +25,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 SHORT = [
-    *("--trainer.max_steps=30", "--trainer.limit_val_batches=0", "--trainer.limit_test_batches=1"),
+    *("--trainer.max_steps=60", "--trainer.limit_val_batches=0", "--trainer.limit_test_batches=1"),
     *("--data.batch_size=64", "--wandb.mode=disabled", "--exact_resume.every_n_steps=5"),
     *("--model.init_args.depth=7", "--model.init_args.init=he", "--checkpoint.save_last=true"),
 ]
@@ -62,7 +62,7 @@ class Cluster:
 
             self.cluster = Simulated(initialize_head=True, head_node_args={"num_cpus": 1})
             self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
-            self.options = ["--executor", "ray", "--ray-address", self.cluster.address]
+            self.options += ["--executor", "ray", "--ray-address", str(self.cluster.address)]
 
     def change(self) -> None:
         """Remove a node and add another."""
@@ -104,11 +104,8 @@ def soak(scratch: Path, points: int, workers: int, every: float, on_ray: bool) -
 def check(folder: Path, points: int, seen: set[str], scratch: Path) -> dict[str, float]:
     """Check the records and the weights of a sweep that has ended."""
     notes = {path.parent: json.loads(path.read_text())["attempts"] for path in folder.glob("0*/attempts.json")}
-    finished = Counter(
-        json.loads((run / "point.json").read_text())["number"]
-        for run, tries in notes.items()
-        if tries[-1]["status"] == "finished"
-    )
+    ended_well = [run for run, tries in notes.items() if tries[-1]["status"] == "finished"]
+    finished = Counter(json.loads((run / "point.json").read_text())["number"] for run in ended_well)
     assert seen <= {path.name for path in notes}, "a folder is gone"
     assert set(finished) == set(range(1, points + 1)), "points were lost"
     assert set(finished.values()) == {1}, "a point was finished twice"
@@ -116,19 +113,11 @@ def check(folder: Path, points: int, seen: set[str], scratch: Path) -> dict[str,
     for run in resumed[:10]:
         seed = json.loads((run / "point.json").read_text())["parameters"]["seed_everything"]
         alone = scratch / "alone" / str(seed)
-        fit = [
-            "fit",
-            "--config",
-            "sweeps/configs/digits.yaml",
-            *SHORT,
-            f"--seed_everything={seed}",
-            f"--run.dir={alone}",
-        ]
-        command = [sys.executable, "-m", "symbreak.sweeps", *fit]
+        fit = ["fit", "--config", "sweeps/configs/digits.yaml", *SHORT, f"--seed_everything={seed}"]
+        command = [sys.executable, "-m", "symbreak.sweeps", *fit, f"--run.dir={alone}"]
         subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
-        mine, theirs = (
-            torch.load(x / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for x in (run, alone)
-        )
+        files = (place / "checkpoints" / "last.ckpt" for place in (run, alone))
+        mine, theirs = (torch.load(file, weights_only=True)["state_dict"] for file in files)
         assert all(torch.equal(mine[key], theirs[key]) for key in theirs), f"{run} differs from an uninterrupted run"
     attempts = sum(len(tries) for tries in notes.values())
     return {"points": points, "attempts": attempts, "resumed": len(resumed), "compared": len(resumed[:10])}
