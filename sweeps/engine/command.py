@@ -95,7 +95,7 @@ def _drive(checked: SweepFile, folder: Path, make_executor: Any, retries: int) -
     """Run a checked sweep to its end, as its only driver, and report on it."""
     from rich.console import Console
 
-    from symbreak.sweeps.engine.driver import Driver, Terminated, terminated_by_sigterm
+    from symbreak.sweeps.engine.driver import Driver, interrupted_by_sigterm
     from symbreak.sweeps.engine.lock import sole_driver
     from symbreak.sweeps.engine.progress import Progress
     from symbreak.sweeps.engine.study import Study
@@ -113,12 +113,14 @@ def _drive(checked: SweepFile, folder: Path, make_executor: Any, retries: int) -
             return _conclude(study, folder, console)
         executor, threads = make_executor(study.total)
         progress = Progress(checked.name, folder, study.total, checked.metric, console)
-        try:
-            with terminated_by_sigterm(), progress:
-                Driver(study, executor, threads, retries, say).run(progress.show)
-        except KeyboardInterrupt as interrupt:
-            say(f"Interrupted. The same call goes on where this one ended: {shlex.join(['symbreak', *sys.argv[1:]])}")
-            return 143 if isinstance(interrupt, Terminated) else 130
+        with interrupted_by_sigterm() as sigterms:
+            try:
+                with progress:
+                    Driver(study, executor, threads, retries, say).run(progress.show)
+            except KeyboardInterrupt:
+                again = shlex.join(["symbreak", *sys.argv[1:]])
+                say(f"Interrupted. The same call goes on where this one ended: {again}")
+                return 143 if sigterms else 130
         return _conclude(study, folder, console)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,21 +18,27 @@ from symbreak.sweeps.engine.job import Job
 from symbreak.sweeps.engine.metric import metric_value
 from symbreak.sweeps.engine.progress import best_point
 from symbreak.sweeps.engine.study import Study, now
-from symbreak.sweeps.run.folder import ARGUMENTS, HISTORY, LOG, STATE, history, last_lines, read_json, write_json
+from symbreak.sweeps.run.folder import (
+    ARGUMENTS,
+    HISTORY,
+    LOG,
+    STATE,
+    history,
+    last_lines,
+    latest_checkpoint,
+    read_json,
+    write_json,
+)
 from symbreak.sweeps.search import sweep_file
 from symbreak.sweeps.search.points import Point
 
 POLL_SECONDS = 0.25
 MOST_INTERRUPTIONS = 10
-"""How often in one call a point is started again whose process is killed each time, before it counts as failed."""
+"""How often in a row a point's process is killed without having saved a checkpoint, before the point fails."""
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU)
 """Signals that end a run from outside; other deaths by signal are crashes."""
 EXIT_CODES = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 """Exit codes by which a run says that it was asked to end."""
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, with which clusters end jobs."""
 
 
 @dataclass
@@ -42,6 +49,7 @@ class Active:
         point: Its point.
         folder: Its run folder.
         process: Its process.
+        since: When it started, in seconds since the epoch.
         reported: How many values of the metric early termination has seen.
         size: Size of the history when they were read.
         pruned: Whether early termination has stopped it.
@@ -50,6 +58,7 @@ class Active:
     point: Point
     folder: Path
     process: Process
+    since: float
     reported: int = 0
     size: int = -1
     pruned: bool = False
@@ -133,12 +142,12 @@ class Driver:
             write_json(folder / ARGUMENTS, point.parameters)
         words = sweep_file.expand_command(self.sweep, point.parameters, folder / ARGUMENTS)
         command = sweep_file.strip_env(words) + ([f"--ckpt_path={checkpoint.resolve()}"] if checkpoint else [])
-        group = os.environ.get("WANDB_RUN_GROUP", self.sweep.name)
-        variables = {"SYMBREAK_RUN_DIR": str(folder), "WANDB_RUN_GROUP": group}
+        own = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}  # for other machines
+        variables = {"WANDB_RUN_GROUP": self.sweep.name} | own | {"SYMBREAK_RUN_DIR": str(folder)}
         if not self.sweep.is_symbreak:
             variables["WANDB_DIR"] = str(folder)
         process = self.executor.start(Job(command, str(folder), variables, self.threads))
-        self.active.append(Active(point, folder, process))
+        self.active.append(Active(point, folder, process, time.time()))
 
     def record(self, active: Active, code: int) -> None:
         """Record how a run ended."""
@@ -154,7 +163,9 @@ class Driver:
         elif code == 0:
             self.study.end(point, "finished", value)
         elif code in EXIT_CODES or -code in INTERRUPTIONS:
-            self._interruptions[point.number] += 1
+            saved = latest_checkpoint(folder)
+            has_progress = saved is not None and saved.stat().st_mtime > active.since
+            self._interruptions[point.number] = 0 if has_progress else self._interruptions[point.number] + 1
             is_hopeless = self._interruptions[point.number] >= MOST_INTERRUPTIONS
             error = f"its process was killed {MOST_INTERRUPTIONS} times" if is_hopeless else ""
             self.study.end(point, "failed" if is_hopeless else "interrupted", error=error)
@@ -181,7 +192,7 @@ class Driver:
         values = history(file, self.sweep.metric["name"])
         for index in range(active.reported, len(values)):
             active.reported = index + 1
-            if self.study.report(active.point, index + 1, values[index]):
+            if self.study.optimizer.report(active.point, index + 1, values[index]):
                 active.pruned = True
                 active.process.stop()
                 return
@@ -214,17 +225,19 @@ def _ending(code: int) -> str:
 
 
 @contextlib.contextmanager
-def terminated_by_sigterm() -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM, so that runs are stopped in good order."""
+def interrupted_by_sigterm() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt on SIGTERM, with which clusters end jobs; yield a list of the SIGTERMs so far."""
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield received
         return
 
-    def terminate(*_: Any) -> None:
-        raise Terminated
+    def interrupt(number: int, _: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        yield received
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,4 @@
-"""The state of a sweep: its points, their attempts, and Optuna's study of their results.
+"""The state of a sweep: its points and their attempts.
 
 The run folders are the only record. Each holds `point.json` (the point, written once) and `attempts.json` (start, end
 and outcome of every attempt in it); one driver reads them when it starts and alone writes them. Optuna's study is made
@@ -8,18 +8,14 @@ from them in memory, so that there is no second record that could disagree with,
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.distributions import distribution_to_json, json_to_distribution
-from optuna.trial import Trial, TrialState
-
 from symbreak.sweeps.engine.files import PatientFiles
 from symbreak.sweeps.engine.metric import metric_value
+from symbreak.sweeps.engine.optimizer import Optimizer
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.run.folder import (
     ATTEMPTS,
@@ -34,7 +30,6 @@ from symbreak.sweeps.run.folder import (
     write_json,
 )
 from symbreak.sweeps.search import points, space
-from symbreak.sweeps.search.draw import suggest_point
 from symbreak.sweeps.search.points import Point
 from symbreak.sweeps.search.sweep_file import SweepFile
 
@@ -65,21 +60,13 @@ class Study:
     """
 
     def __init__(self, sweep: SweepFile, folder: Path | None, say: Callable[[str], None] = print) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.sweep, self.folder, self.say = sweep, folder, say
         self.files = PatientFiles(say)
-        rule = sweep.early_terminate
-        self.optuna = optuna.create_study(
-            direction=sweep.metric.get("goal", "minimize"),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=rule["min_iter"], reduction_factor=rule["eta"])
-            if rule
-            else optuna.pruners.NopPruner(),
-        )
-        self._trials: dict[int, Trial] = {}
+        forms = space.leaves(sweep.parameters)
+        self._varying = [".".join(path) for path, form in forms if space.is_varying(form)]
+        self.optimizer = Optimizer(sweep, self._varying)
         known = self._read() if folder else {}
-        self._asks = sweep.method != "grid" or bool(sweep.early_terminate)
         grid = space.grid_points(sweep.parameters) if sweep.method == "grid" else ()
-        self._varying = self._varying_keys()
         number = max((point.number for point in known.values()), default=0)
         in_grid: dict[str, Point] = {}
         for parameters in grid:
@@ -94,8 +81,9 @@ class Study:
         self.points = sorted(chosen.values(), key=lambda point: point.number)
         self.total = len(in_grid) or sweep.run_cap
         self._waiting = iter(self.points)
-        for point in self.points:
-            self._learn(point)
+        if folder and self.optimizer.is_needed:
+            for point in (point for point in self.points if point.status in ("finished", "pruned")):
+                self.optimizer.learn(point, history(folder / point.folder / HISTORY, sweep.metric.get("name", "")))
 
     def next(self) -> Point | None:
         """Return a point to start, drawn by Optuna where the sweep is no grid; None if none is left."""
@@ -108,7 +96,7 @@ class Study:
         if self.sweep.method == "grid" or (self.total is not None and len(self.points) >= self.total):
             return None
         number = max((point.number for point in self.points), default=0) + 1
-        self._ask(point := self._point(str(number), number, {}))
+        self.optimizer.ask(point := self._point(str(number), number, {}))
         self.points.append(point)
         return point
 
@@ -135,8 +123,7 @@ class Study:
             write_json(folder / POINT, content | {"parameters": point.parameters} | point.draw)
         write_json(folder / ATTEMPTS, {"attempts": attempts})
         point.folder, point.attempts, point.status = folder.name, attempts, "running"
-        if self._asks and point.number not in self._trials:
-            self._ask(point)
+        self.optimizer.ask(point)
         return folder, checkpoint
 
     def end(self, point: Point, status: str, value: float | None = None, error: str = "") -> None:
@@ -145,15 +132,7 @@ class Study:
         point.status, point.value, point.error = status if status in ENDED else "waiting", value, error
         point.attempts[-1] |= {"ended": now(), "status": status, "value": value, "error": error}
         self.files.write(self.folder / point.folder / ATTEMPTS, {"attempts": point.attempts})
-        trial = self._trials.pop(point.number, None)
-        if trial is not None:
-            self.optuna.tell(trial, value if status == "finished" else None, state=_state(status, value))
-
-    def report(self, point: Point, step: int, value: float) -> bool:
-        """Record the metric's step-th value; return whether early termination stops the run."""
-        trial = self._trials[point.number]
-        trial.report(value, step)
-        return trial.should_prune()
+        self.optimizer.tell(point, status, value)
 
     def _read(self) -> dict[str, Point]:
         """Read the records of earlier drivers; close the attempts of a driver that was killed."""
@@ -190,41 +169,6 @@ class Study:
         point.value, point.error = last.get("value"), ""
         point.status = status if status in ("finished", "pruned") else "waiting"  # what failed is tried again
 
-    def _learn(self, point: Point) -> None:
-        """Add the result of an earlier call to Optuna's study."""
-        if self.folder is None or not self._asks or point.status not in ("finished", "pruned"):
-            return
-        values = history(self.folder / point.folder / HISTORY, self.sweep.metric.get("name", ""))
-        state, draw = _state(point.status, point.value), point.draw
-        self.optuna.add_trial(
-            optuna.trial.create_trial(
-                state=state,
-                value=point.value if state == TrialState.COMPLETE else None,
-                params=draw.get("params", {}),
-                distributions={k: json_to_distribution(v) for k, v in draw.get("distributions", {}).items()},
-                intermediate_values=dict(enumerate(values, 1)) if self.sweep.early_terminate else {},
-            )
-        )
-
-    def _ask(self, point: Point) -> None:
-        """Let Optuna draw a point, or repeat the draw of an earlier attempt."""
-        # Seeded by the number: a point of a random sweep is the same whenever it is drawn.
-        seed = zlib.crc32(f"{self.sweep.name}/{point.number - 1}".encode())
-        samplers = optuna.samplers
-        self.optuna.sampler = (
-            samplers.TPESampler(seed=seed, constant_liar=True)
-            if self.sweep.method == "bayes"
-            else samplers.RandomSampler(seed=seed)
-        )
-        if point.draw:
-            self.optuna.enqueue_trial(point.draw["params"])
-        trial = self._trials[point.number] = self.optuna.ask()
-        if self.sweep.method != "grid":
-            point.parameters = suggest_point(trial, self.sweep.parameters)
-            point.label = points.label(point.parameters, self._varying)
-            distributions = {key: distribution_to_json(form) for key, form in trial.distributions.items()}
-            point.draw = {"params": trial.params, "distributions": distributions}
-
     def _point(self, identity: str, number: int, parameters: dict[str, Any]) -> Point:
         return Point(identity, number, parameters, points.label(parameters, self._varying))
 
@@ -247,10 +191,6 @@ class Study:
             yield first.with_name(f"{first.name}.again{attempt}")
             attempt += 1
 
-    def _varying_keys(self) -> list[str]:
-        forms = space.leaves(self.sweep.parameters)
-        return [".".join(path) for path, form in forms if space.is_varying(form)]
-
     def _check_same_sweep(self, file: Path) -> None:
         sweep = self.sweep
         mine = {"method": sweep.method, "command": sweep.command, "program": sweep.program, "metric": sweep.metric}
@@ -267,12 +207,6 @@ class Study:
                 f"{sweep.path}: {changed[0]}: differs from that of the runs which sweep {sweep.name!r} has already; "
                 "give the file another `name`, or the runs another --output"
             )
-
-
-def _state(status: str, value: float | None) -> TrialState:
-    if status == "finished" and value is not None:
-        return TrialState.COMPLETE
-    return TrialState.PRUNED if status == "pruned" else TrialState.FAIL
 
 
 def _holds_a_run(folder: Path) -> bool:

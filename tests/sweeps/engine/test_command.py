@@ -1,75 +1,21 @@
 import json
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-from symbreak.sweeps.engine.command import sweep
 from symbreak.sweeps.engine.driver import MOST_INTERRUPTIONS
 from symbreak.sweeps.errors import UsageError
 
 STUB = Path(__file__).with_name("stub.py")
 
 
-@pytest.fixture
-def make_sweep(tmp_path, monkeypatch):
-    monkeypatch.setenv("STUB_LOG", str(tmp_path / "started.txt"))
-
-    def make(parameters, **content):
-        content = {
-            "name": "stubs",
-            "method": "grid",
-            "command": [sys.executable, "-S", str(STUB), "${args}"],
-            "parameters": parameters,
-        } | content
-        path = tmp_path / "stubs.yaml"
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
-        return path
-
-    return make
-
-
-def run(path, **options):
-    return sweep(path, **{"workers": 2, "gpus_per_run": 0, "output": path.parent / "runs", **options})
-
-
-def run_folders(path):
-    return sorted(folder.name for folder in (path.parent / "runs" / "stubs").iterdir() if folder.is_dir())
-
-
-def starts(path):
-    return sorted((path.parent / "started.txt").read_text().split())
-
-
-def in_background(path, *, workers=1):
-    program = (
-        "import signal, sys; from pathlib import Path; from symbreak.sweeps.engine.command import sweep\n"
-        # A shell ignores SIGINT on behalf of what it runs in the background, this test included.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"sys.exit(sweep(Path({str(path)!r}), workers={workers}, gpus_per_run=0, "
-        f"output=Path({str(path.parent / 'runs')!r})))"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def wait_for_starts(path, count):
-    log, end = path.parent / "started.txt", time.monotonic() + 60
-    while not log.exists() or len(starts(path)) < count:
-        assert time.monotonic() < end, "the sweep did not start its runs"
-        time.sleep(0.02)
-
-
-def test_grid_runs_every_point_in_a_folder_of_its_own(make_sweep, capsys):
-    path = make_sweep({"x": {"values": [1, 2.5]}, "flag": {"values": [True, None]}, "steps": {"value": 3}})
-    assert run(path) == 0
-    assert run_folders(path) == ["001-x=1_flag=true", "002-x=1_flag=null", "003-x=2.5_flag=true", "004-x=2.5_flag=null"]
-    folder = path.parent / "runs" / "stubs" / "003-x=2.5_flag=true"
+def test_grid_runs_every_point_in_a_folder_of_its_own(stubs, capsys):
+    stubs.write({"x": {"values": [1, 2.5]}, "flag": {"values": [True, None]}, "steps": {"value": 3}})
+    assert stubs.run() == 0
+    assert stubs.folders() == ["001-x=1_flag=true", "002-x=1_flag=null", "003-x=2.5_flag=true", "004-x=2.5_flag=null"]
+    folder = stubs.runs / "003-x=2.5_flag=true"
     assert json.loads((folder / "point.json").read_text()) == {
         "sweep": "stubs",
         "number": 3,
@@ -82,197 +28,197 @@ def test_grid_runs_every_point_in_a_folder_of_its_own(make_sweep, capsys):
     assert output.count("1 in 1 of 1 layers │") == 4
 
 
-def test_finished_points_are_never_repeated(make_sweep, capsys):
-    path = make_sweep({"x": {"values": [1, 2]}})
-    assert run(path) == 0
-    assert run(path) == 0
+def test_finished_points_are_never_repeated(stubs, capsys):
+    stubs.write({"x": {"values": [1, 2]}})
+    assert stubs.run() == 0
+    assert stubs.run() == 0
     assert "All 2 runs of sweep stubs are done already." in capsys.readouterr().out
-    path = make_sweep({"x": {"values": [3, 2]}})
-    assert run(path) == 0
-    assert starts(path) == ["001-x=1", "002-x=2", "003-x=3"]
+    stubs.write({"x": {"values": [3, 2]}})
+    assert stubs.run() == 0
+    assert stubs.starts() == ["001-x=1", "002-x=2", "003-x=3"]
 
 
-def test_failing_run_does_not_stop_the_others_and_is_tried_again(make_sweep, capsys):
-    path = make_sweep({"fail": {"values": [True, False]}})
-    assert run(path) == 1
+def test_failing_run_does_not_stop_the_others_and_is_tried_again(stubs, capsys):
+    stubs.write({"fail": {"values": [True, False]}})
+    assert stubs.run() == 1
     assert "failed: the run gave up" in capsys.readouterr().out
-    assert run(path) == 1
-    assert starts(path) == ["001-fail=true", "001-fail=true.again2", "002-fail=false"]
-    assert (path.parent / "runs" / "stubs" / "001-fail=true" / "log.txt").read_text() == "the run gave up\n"
+    assert stubs.run() == 1
+    assert stubs.starts() == ["001-fail=true", "001-fail=true.again2", "002-fail=false"]
+    assert (stubs.runs / "001-fail=true" / "log.txt").read_text() == "the run gave up\n"
 
 
-def test_killed_run_is_tried_again(make_sweep):
-    path = make_sweep({"die": {"values": ["once", "never"]}})
-    assert run(path) == 0
-    assert starts(path) == ["001-die=once", "001-die=once.again2", "002-die=never"]
-    note = json.loads((path.parent / "runs" / "stubs" / "001-die=once" / "attempts.json").read_text())["attempts"]
+def test_killed_run_is_tried_again(stubs):
+    stubs.write({"die": {"values": ["once", "never"]}})
+    assert stubs.run() == 0
+    assert stubs.starts() == ["001-die=once", "001-die=once.again2", "002-die=never"]
+    note = json.loads((stubs.runs / "001-die=once" / "attempts.json").read_text())["attempts"]
     assert [attempt["status"] for attempt in note] == ["interrupted"]
 
 
-def test_run_that_is_always_killed_counts_as_failed(make_sweep, capsys):
-    path = make_sweep({"x": {"value": 1}}, command=["bash", "-c", "echo $$ >> $STUB_LOG; kill -9 $$"])
-    assert run(path) == 1
-    assert len(starts(path)) == MOST_INTERRUPTIONS
+def test_run_that_is_always_killed_counts_as_failed(stubs, capsys):
+    stubs.write({"x": {"value": 1}}, command=["bash", "-c", "echo $$ >> $STUB_LOG; kill -9 $$"])
+    assert stubs.run() == 1
+    assert len(stubs.starts()) == MOST_INTERRUPTIONS
     assert f"killed {MOST_INTERRUPTIONS} times" in capsys.readouterr().out
 
 
-def test_a_second_driver_is_refused_with_the_name_of_the_first(make_sweep):
-    path = make_sweep({"x": {"values": [1, 2]}, "seconds": {"value": 0.5}})
-    first = in_background(path)
-    wait_for_starts(path, 1)
+def test_a_second_driver_is_refused_with_the_name_of_the_first(stubs):
+    stubs.write({"x": {"values": [1, 2]}, "seconds": {"value": 0.5}})
+    first = stubs.in_background()
+    stubs.wait_for_starts(1)
     with pytest.raises(UsageError, match=rf"another driver runs this sweep: process {first.pid} on "):
-        run(path)
+        stubs.run()
     assert first.wait(60) == 0
-    assert starts(path) == ["001-x=1", "002-x=2"]
+    assert stubs.starts() == ["001-x=1", "002-x=2"]
 
 
-def test_of_two_drivers_started_at_once_exactly_one_works(make_sweep):
-    path = make_sweep({"x": {"values": [1, 2]}, "seconds": {"value": 1.0}})
-    drivers = [in_background(path) for _ in range(2)]
+def test_of_two_drivers_started_at_once_exactly_one_works(stubs):
+    stubs.write({"x": {"values": [1, 2]}, "seconds": {"value": 1.0}})
+    drivers = [stubs.in_background() for _ in range(2)]
     outputs = [driver.communicate(timeout=60)[0] for driver in drivers]
     assert sorted(driver.returncode == 0 for driver in drivers) == [False, True]
     assert sum("another driver runs this sweep" in output for output in outputs) == 1
-    assert starts(path) == ["001-x=1", "002-x=2"]
+    assert stubs.starts() == ["001-x=1", "002-x=2"]
 
 
-def test_points_of_a_killed_driver_are_run_by_the_next(make_sweep):
-    path = make_sweep({"x": {"values": [1, 2]}, "seconds": {"value": 0.4}})
-    caller = in_background(path)
-    wait_for_starts(path, 1)
+def test_points_of_a_killed_driver_are_run_by_the_next(stubs):
+    stubs.write({"x": {"values": [1, 2]}, "seconds": {"value": 0.4}})
+    caller = stubs.in_background()
+    stubs.wait_for_starts(1)
     caller.kill()
     caller.wait()
-    assert run(path) == 0
-    assert starts(path) == ["001-x=1", "001-x=1.again2", "002-x=2"]
+    assert stubs.run() == 0
+    assert stubs.starts() == ["001-x=1", "001-x=1.again2", "002-x=2"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupt_ends_cleanly_and_the_next_call_goes_on(make_sweep, number):
-    path = make_sweep({"x": {"values": [1, 2, 3]}, "seconds": {"value": 1.0}})
-    caller = in_background(path, workers=1)
-    wait_for_starts(path, 2)
+def test_interrupt_ends_cleanly_and_the_next_call_goes_on(stubs, number):
+    stubs.write({"x": {"values": [1, 2, 3]}, "seconds": {"value": 1.0}})
+    caller = stubs.in_background(workers=1)
+    stubs.wait_for_starts(2)
     caller.send_signal(number)
     assert "Interrupted. The same call goes on where this one ended" in caller.communicate(timeout=60)[0]
     assert caller.returncode == 128 + number
-    assert len(starts(path)) == 2
-    assert run(path) == 0
-    assert starts(path) == ["001-x=1", "002-x=2", "002-x=2.again2", "003-x=3"]
+    assert len(stubs.starts()) == 2
+    assert stubs.run() == 0
+    assert stubs.starts() == ["001-x=1", "002-x=2", "002-x=2.again2", "003-x=3"]
 
 
-def test_random_is_reproducible_and_capped(make_sweep):
-    path = make_sweep({"x": {"min": 0.0, "max": 1.0}}, method="random", run_cap=3)
-    assert run(path) == 0
-    first = run_folders(path)
+def test_random_is_reproducible_and_capped(stubs):
+    stubs.write({"x": {"min": 0.0, "max": 1.0}}, method="random", run_cap=3)
+    assert stubs.run() == 0
+    first = stubs.folders()
     assert len(first) == 3
-    assert run(path, output=path.parent / "again") == 0
-    assert sorted(folder.name for folder in (path.parent / "again" / "stubs").iterdir() if folder.is_dir()) == first
+    assert stubs.run(output=stubs.folder / "again") == 0
+    assert sorted(folder.name for folder in (stubs.folder / "again" / "stubs").iterdir() if folder.is_dir()) == first
 
 
-def test_bayes_with_hyperband_stops_bad_runs(make_sweep, capsys):
-    path = make_sweep(
+def test_bayes_with_hyperband_stops_bad_runs(stubs, capsys):
+    stubs.write(
         {"x": {"values": [0, 9]}, "steps": {"value": 12}, "seconds": {"value": 0.05}},
         method="bayes",
         run_cap=6,
         metric={"name": "loss", "goal": "minimize"},
         early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2},
     )
-    assert run(path) == 0
-    assert len(run_folders(path)) == 6
+    assert stubs.run() == 0
+    assert len(stubs.folders()) == 6
     assert "stopped early" in capsys.readouterr().out
 
 
-def test_target_ends_the_sweep(make_sweep):
-    path = make_sweep({"x": {"values": [5, 0, 4]}}, metric={"name": "loss", "goal": "minimize", "target": 1})
-    assert run(path, workers=1) == 0
-    assert starts(path) == ["001-x=5", "002-x=0"]
+def test_target_ends_the_sweep(stubs):
+    stubs.write({"x": {"values": [5, 0, 4]}}, metric={"name": "loss", "goal": "minimize", "target": 1})
+    assert stubs.run(workers=1) == 0
+    assert stubs.starts() == ["001-x=5", "002-x=0"]
 
 
-def test_dry_run_prints_commands_and_starts_nothing(make_sweep, capsys):
-    path = make_sweep({"x": {"values": [1, None]}})
-    assert run(path, dry_run=True) == 0
+def test_dry_run_prints_commands_and_starts_nothing(stubs, capsys):
+    stubs.write({"x": {"values": [1, None]}})
+    assert stubs.run(dry_run=True) == 0
     assert capsys.readouterr().out.splitlines() == [f"{sys.executable} -S {STUB} --x={x}" for x in (1, None)]
-    assert not (path.parent / "runs").exists()
+    assert not (stubs.folder / "runs").exists()
 
 
-def test_changed_command_is_refused(make_sweep):
-    path = make_sweep({"x": {"value": 1}})
-    assert run(path) == 0
-    make_sweep({"x": {"value": 1}}, command=["true"])
+def test_changed_command_is_refused(stubs):
+    stubs.write({"x": {"value": 1}})
+    assert stubs.run() == 0
+    stubs.write({"x": {"value": 1}}, command=["true"])
     with pytest.raises(UsageError, match=r"stubs\.yaml: command: differs"):
-        run(path)
+        stubs.run()
 
 
 @pytest.mark.parametrize("code", [255, 137, 1])
-def test_exit_codes_of_a_script_are_failures_and_not_repeated(make_sweep, code):
-    path = make_sweep({"x": {"value": 1}}, command=["bash", "-c", f"echo $$ >> $STUB_LOG; exit {code}"])
-    assert run(path) == 1
-    assert len(starts(path)) == 1
+def test_exit_codes_of_a_script_are_failures_and_not_repeated(stubs, code):
+    stubs.write({"x": {"value": 1}}, command=["bash", "-c", f"echo $$ >> $STUB_LOG; exit {code}"])
+    assert stubs.run() == 1
+    assert len(stubs.starts()) == 1
 
 
-def test_crashes_are_repeated_as_often_as_asked(make_sweep):
-    path = make_sweep({"fail": {"value": True}})
-    assert run(path, retries=2) == 1
-    assert starts(path) == ["001-run", "001-run.again2", "001-run.again3"]
+def test_crashes_are_repeated_as_often_as_asked(stubs):
+    stubs.write({"fail": {"value": True}})
+    assert stubs.run(retries=2) == 1
+    assert stubs.starts() == ["001-run", "001-run.again2", "001-run.again3"]
 
 
-def test_a_finished_sweep_keeps_its_folders_whatever_is_called(make_sweep):
-    path = make_sweep({"x": {"values": [1, 2]}})
-    assert run(path) == 0
-    folder = path.parent / "runs" / "stubs"
+def test_a_finished_sweep_keeps_its_folders_whatever_is_called(stubs):
+    stubs.write({"x": {"values": [1, 2]}})
+    assert stubs.run() == 0
+    folder = stubs.runs
     before = {file: file.read_bytes() for file in folder.glob("0*/*")}
-    make_sweep({"x": {"values": [1, 2]}, "flag": {"values": [True, False]}})
-    assert run(path) == 0
+    stubs.write({"x": {"values": [1, 2]}, "flag": {"values": [True, False]}})
+    assert stubs.run() == 0
     assert {file: file.read_bytes() for file in before} == before
-    assert run_folders(path)[2:] == [
+    assert stubs.folders()[2:] == [
         f"00{n}-x={x}_flag={f}" for n, x, f in [(3, 1, "true"), (4, 1, "false"), (5, 2, "true"), (6, 2, "false")]
     ]
 
 
 @pytest.mark.parametrize("name", ["point.json", "attempts.json"])
-def test_a_record_cut_short_is_named_and_nothing_is_lost(make_sweep, name, capsys):
-    path = make_sweep({"x": {"values": [1, 2]}})
-    assert run(path) == 0
-    file = path.parent / "runs" / "stubs" / "001-x=1" / name
+def test_a_record_cut_short_is_named_and_nothing_is_lost(stubs, name, capsys):
+    stubs.write({"x": {"values": [1, 2]}})
+    assert stubs.run() == 0
+    file = stubs.runs / "001-x=1" / name
     file.write_bytes(file.read_bytes()[:20])
     capsys.readouterr()
-    assert run(path) == 0
+    assert stubs.run() == 0
     output = capsys.readouterr().out
     assert (f"{file} cannot be read" in output) is (name == "point.json")
-    assert run_folders(path) == ["001-x=1", "002-x=2", *(["003-x=1"] if name == "point.json" else [])]
+    assert stubs.folders() == ["001-x=1", "002-x=2", *(["003-x=1"] if name == "point.json" else [])]
 
 
-def test_a_damaged_description_of_the_sweep_is_kept_and_made_again(make_sweep, capsys):
-    path = make_sweep({"x": {"value": 1}})
-    assert run(path) == 0
-    file = path.parent / "runs" / "stubs" / "sweep.json"
+def test_a_damaged_description_of_the_sweep_is_kept_and_made_again(stubs, capsys):
+    stubs.write({"x": {"value": 1}})
+    assert stubs.run() == 0
+    file = stubs.runs / "sweep.json"
     file.write_text('{"method": "gr')
-    assert run(path) == 0
+    assert stubs.run() == 0
     assert f"{file} cannot be read: it is kept as sweep.json.damaged" in capsys.readouterr().out
     assert file.with_name("sweep.json.damaged").read_text() == '{"method": "gr'
-    assert len(starts(path)) == 1
+    assert len(stubs.starts()) == 1
 
 
-def test_bayes_needs_the_metric_and_says_where_it_looked(make_sweep, capsys):
-    path = make_sweep({"x": {"min": 0.0, "max": 1.0}}, method="bayes", run_cap=2, metric={"name": "val_loss"})
-    assert run(path) == 1
+def test_bayes_needs_the_metric_and_says_where_it_looked(stubs, capsys):
+    stubs.write({"x": {"min": 0.0, "max": 1.0}}, method="bayes", run_cap=2, metric={"name": "val_loss"})
+    assert stubs.run() == 1
     assert "it logged no number as 'val_loss'" in capsys.readouterr().out
 
 
-def test_bayes_reads_the_metric_of_an_offline_wandb_run(make_sweep, tmp_path):
+def test_bayes_reads_the_metric_of_an_offline_wandb_run(stubs, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import sys, wandb\n"
         "x = float(sys.argv[1].split('=')[1])\n"
         "with wandb.init(project='p', config={'x': x}) as run: run.log({'val_loss': x * x})\n"
     )
-    path = make_sweep(
+    stubs.write(
         {"x": {"min": 1.0, "max": 2.0}},
         method="bayes",
         run_cap=1,
         metric={"name": "val_loss"},
         command=["env", "WANDB_MODE=offline", sys.executable, str(script), "${args_no_hyphens}"],
     )
-    assert run(path) == 0
-    (folder,) = (path.parent / "runs" / "stubs").glob("001-*")
+    assert stubs.run() == 0
+    (folder,) = (stubs.runs).glob("001-*")
     attempt = json.loads((folder / "attempts.json").read_text())["attempts"][-1]
     x = json.loads((folder / "point.json").read_text())["parameters"]["x"]
     assert attempt["value"] == pytest.approx(x * x)
@@ -287,6 +233,6 @@ def test_bayes_reads_the_metric_of_an_offline_wandb_run(make_sweep, tmp_path):
         ({"retries": -1}, "--retries: at least 0"),
     ],
 )
-def test_numbers_out_of_range_are_named(make_sweep, options, message):
+def test_numbers_out_of_range_are_named(stubs, options, message):
     with pytest.raises(UsageError, match=message):
-        run(make_sweep({"x": {"value": 1}}), **options)
+        stubs.write({"x": {"value": 1}}).run(**options)
