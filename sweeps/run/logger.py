@@ -17,9 +17,10 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from symbreak.callbacks.monitor import Monitor
-from symbreak.sweeps.run.folder import HISTORY, STATE, SUMMARY, read_json, rows_before, write_json
+from symbreak.sweeps.run.folder import STATE, SUMMARY, read_json, rows_before, write_json
 from symbreak.sweeps.run.process import identity
 from symbreak.sweeps.run.provenance import code_state
+from symbreak.sweeps.run.resume import Origin
 
 WRITING_SHARE = 0.01
 """Upper bound on the share of run time spent writing files: a new key rewrites the whole history, which grows."""
@@ -38,11 +39,11 @@ class RunLogger(CSVLogger):
 
     Args:
         run_dir: The run's folder, already claimed.
-        resume_step: The step of the checkpoint that the run goes on from: earlier history is kept, later rows, which
-            the run is about to log again, are dropped.
+        origin: The checkpoint that the run goes on from: the history of its run is kept up to its step, and what that
+            run knew of events is the checkpoint's own state. Later rows, which the run will log again, are dropped.
     """
 
-    def __init__(self, run_dir: Path, resume_step: int | None = None) -> None:
+    def __init__(self, run_dir: Path, origin: Origin | None = None) -> None:
         super().__init__(run_dir, name="", version="")
         self.path = Path(run_dir)
         self.summary: dict[str, Any] = {}
@@ -55,7 +56,12 @@ class RunLogger(CSVLogger):
             "error": None,
         }
         self.callbacks: Sequence[Callback] = ()
-        self._kept = [] if resume_step is None else rows_before(self.path / HISTORY, resume_step)
+        self._kept: list[dict[str, float]] = []
+        self._known: dict[str, float] = {}
+        if origin is not None:
+            self._kept = rows_before(origin.history(self.path), origin.step)
+            self._known = origin.outcome()
+            self.state["resumed"] = {"checkpoint": str(origin.path), "step": origin.step}
 
     @contextmanager
     def run(self) -> Iterator[None]:
@@ -82,7 +88,7 @@ class RunLogger(CSVLogger):
             # Lightning says that it deletes the old history; what a resumed run needs of it has been read by now
             warnings.simplefilter("ignore")
             self.experiment.metrics.extend(self._kept)
-        for row in self._kept:
+        for row in [*self._kept, self._known]:
             self._remember(row)
 
     @rank_zero_only

@@ -102,7 +102,7 @@ def describe_filters(counts: Collection[int]) -> str:
         return "-"
     if single := sum(count == 1 for count in counts):
         return f"1 in {single} of {len(counts)} layers"
-    return f"{min(counts)} to {max(counts)}"
+    return f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(min(counts))
 
 
 def _number(value: Any) -> float | None:

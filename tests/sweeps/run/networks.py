@@ -2,8 +2,6 @@
 
 from torch import Tensor, nn
 
-from symbreak.lightning_modules import ImageClassifier
-
 
 class HeadFirst(nn.Module):
     """Two layers, of which the one that is defined first runs last."""
