@@ -7,6 +7,7 @@ import dis
 import os
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable
 from types import TracebackType
@@ -51,8 +52,10 @@ def one_line(error: BaseException) -> tuple[str, int]:
         return message, USAGE
     if message and isinstance(error, (ValueError, TypeError)) and _is_deliberate(error.__traceback__):
         return message, USAGE
-    kind, hint = type(error).__name__, f"set {TRACEBACK_VARIABLE}=1 to see where"
-    return f"internal error: {kind}: {message} ({hint})" if message else f"internal error: {kind} ({hint})", INTERNAL
+    notes, where = getattr(error, "__notes__", ()), _line_of_user(error.__traceback__)
+    hint = notes[-1] if notes else f"set {TRACEBACK_VARIABLE}=1 to see where"
+    said = ": ".join(part for part in (where or "internal error", type(error).__name__, message) if part)
+    return f"{said} ({hint})", INTERNAL
 
 
 def condensed(message: str) -> str:
@@ -61,6 +64,24 @@ def condensed(message: str) -> str:
         message = message.strip().splitlines()[-1].partition(": ")[2] or message
     line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
+
+
+def refusal_in(error: BaseException) -> BaseException:
+    """Return the error in a chain of causes that this package raised on purpose, else the first cause."""
+    while error.__cause__ is not None and not _is_deliberate(error.__traceback__):
+        error = error.__cause__
+    return error
+
+
+def _line_of_user(trace: TracebackType | None) -> str | None:
+    """Return the innermost line of the traceback that belongs neither to this package nor to an installed one."""
+    installed = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+    found = None
+    for frame, line in traceback.walk_tb(trace):
+        file, module = frame.f_code.co_filename, str(frame.f_globals.get("__name__"))
+        if not module.startswith("symbreak.") and os.path.isfile(file) and not file.startswith(installed):
+            found = f"{file}, line {line}"
+    return found
 
 
 def _is_deliberate(trace: TracebackType | None) -> bool:

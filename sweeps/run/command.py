@@ -21,15 +21,26 @@ from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import Optimizer
 
-from symbreak.sweeps.errors import UsageError, condensed, explain
+from symbreak.sweeps.errors import UsageError, condensed, explain, refusal_in
 from symbreak.sweeps.run.claim import claimed, given_dir
 from symbreak.sweeps.run.folder import flatten
 from symbreak.sweeps.run.logger import RunLogger
 from symbreak.sweeps.run.outcome import print_run
 from symbreak.sweeps.run.parser import ConfiguredCLI, tree_of
+from symbreak.sweeps.run.progress import ProgressLines
 from symbreak.sweeps.run.resume import Changes, ConfigKeeper, OptimizerOptions, Origin, changes_of
 from symbreak.sweeps.run.wandb_logging import wandb_logger
 
+HARMLESS = (
+    ".*configure_optimizers` will be overridden",
+    ".*LeafSpec.*deprecated",
+    r"\s*``.*(parser|ArgumentParser|instantiate).*deprecated in v4",
+    r"\s*skip_none parameter was deprecated",
+    "Checkpoint directory .* exists and is not empty",
+    "The dirpath has changed from",
+    "The number of training batches .* is smaller than the logging interval",
+)
+"""Warnings of libraries about what this command does on purpose, or that a user can do nothing about."""
 STEPWISE = (torch.optim.lr_scheduler.OneCycleLR, torch.optim.lr_scheduler.CyclicLR)
 
 
@@ -90,11 +101,10 @@ class SymbreakCLI(ConfiguredCLI):
         """
         try:
             super().instantiate_classes()
+        except UsageError:
+            raise
         except (ValueError, TypeError, MisconfigurationException) as error:
-            cause: BaseException = error
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
-            raise UsageError(explain(str(cause))) from error
+            raise UsageError(explain(str(refusal_in(error)))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Claim the run's folder, then build the trainer; the processes that it starts inherit the folder."""
@@ -122,12 +132,13 @@ class SymbreakCLI(ConfiguredCLI):
         for name in ("enable_progress_bar", "enable_model_summary"):
             if config.get(name) is None:
                 kwargs[name] = sys.stdout.isatty()
+        lines = [] if kwargs.get("enable_progress_bar", config.get("enable_progress_bar")) else [ProgressLines()]
         trainer = super().instantiate_trainer(logger=loggers, **kwargs)
         for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
             if isinstance(callback, ConfigKeeper):
                 callback.tree = tree_of(self.parser, self.config)
-        if self.changes:
-            trainer.callbacks.append(OptimizerOptions(self.changes))  # pyright: ignore[reportAttributeAccessIssue]
+        own_callbacks = [*lines, *([OptimizerOptions(self.changes)] if self.changes else [])]
+        trainer.callbacks.extend(own_callbacks)  # pyright: ignore[reportAttributeAccessIssue]
         return trainer
 
     @staticmethod
@@ -146,14 +157,14 @@ class SymbreakCLI(ConfiguredCLI):
                 self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
     def validate(self, **kwargs: Any) -> None:
-        """Validate the given weights."""
+        """Validate the weights of the checkpoint."""
         with self.run_logger.run():
-            self.trainer.validate(**kwargs)
+            self.trainer.validate(**kwargs | {"verbose": False})
 
     def test(self, **kwargs: Any) -> None:
-        """Test the given weights."""
+        """Test the weights of the checkpoint."""
         with self.run_logger.run():
-            self.trainer.test(**kwargs)
+            self.trainer.test(**kwargs | {"verbose": False})
 
 
 def main(args: list[str]) -> int:
@@ -162,9 +173,10 @@ def main(args: list[str]) -> int:
     Raises:
         UsageError: If the input is bad.
     """
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*configure_optimizers` will be overridden")
-    warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated")
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message)
     sys.argv[1:] = args
     cli = SymbreakCLI()
     if rank_zero_only.rank == 0:
