@@ -202,12 +202,8 @@ def finish_on_resume(fit_loop: dict[str, Any]) -> None:
 def mend_epoch_end(fit_loop: dict[str, Any], by_steps: bool) -> None:
     """Rewrite the state of the loops, saved at the end of an epoch, where Lightning would leave out batches.
 
-    Where a stop cut the epoch short, Lightning counts it as done all the same: here it goes on in its middle. Where a
-    run is limited by steps, Lightning counts an epoch that is over twice: here the next one begins.
-
-    Args:
-        fit_loop: The state of the loops, rewritten in place.
-        by_steps: Whether the run that goes on has `max_steps`.
+    Lightning counts an epoch that a stop cut short as done: here it goes on in its middle. In a run with `max_steps`
+    (`by_steps`) Lightning counts a whole epoch twice: here the next one begins.
     """
     progress, epoch = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_progress"]
     if epoch["current"]["processed"] < epoch["current"]["started"] or not progress["current"]["ready"]:
