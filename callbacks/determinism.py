@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -191,12 +192,12 @@ class RoundingNoise(Callback):
             global seed of Lightning's ``seed_everything``, or 0 without one.
 
     Raises:
-        ValueError: If ``ulps`` is negative.
+        ValueError: If ``ulps`` is negative or not finite.
     """
 
     def __init__(self, ulps: float = 0.0, seed: int | None = None) -> None:
-        if ulps < 0:
-            raise ValueError(f"rounding noise of {ulps} ulps is not allowed: 0 (off) or more")
+        if not 0 <= ulps < math.inf:
+            raise ValueError(f"rounding noise of {ulps} ulps is not allowed: 0 (off) or more, and finite")
         self.ulps = ulps
         self.seed = seed
         self._generators: dict[str, torch.Generator] = {}

@@ -31,6 +31,8 @@ class ExactResume(Callback):
     On SIGTERM the current step and validation are finished, `resume.ckpt` is saved, a W&B run is marked as preempting,
     and the process exits with 143 (the other ranks with 0, so that no launcher kills rank 0 first).
 
+    A run that ended by `max_steps`, in the middle of an epoch too, is extended as if it had never ended.
+
     Checkpoints are written atomically and read without unpickling objects.
 
     Not restored: means that Lightning accumulates over an epoch (`self.log(..., on_epoch=True)` in `training_step`),
@@ -152,6 +154,7 @@ class ExactResume(Callback):
                 f"{trainer.world_size}"
             )
         self._loaded = ranks[trainer.global_rank]
+        mend_epoch_end(checkpoint["loops"]["fit_loop"], trainer.max_steps != -1)
 
     def _restore(self, trainer: Trainer, pl_module: LightningModule, state: dict[str, Any]) -> None:
         set_metric_states(pl_module, state["metrics"])
@@ -194,6 +197,28 @@ def finish_on_resume(fit_loop: dict[str, Any]) -> None:
     progress["current"]["completed"] -= 1
     progress["total"]["completed"] -= 1
     fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+
+def mend_epoch_end(fit_loop: dict[str, Any], by_steps: bool) -> None:
+    """Rewrite the state of the loops, saved at the end of an epoch, where Lightning would leave out batches.
+
+    Lightning counts an epoch that a stop cut short as done: here it goes on in its middle. In a run with `max_steps`
+    (`by_steps`) Lightning counts a whole epoch twice: here the next one begins.
+    """
+    progress, epoch = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_progress"]
+    if epoch["current"]["processed"] < epoch["current"]["started"] or not progress["current"]["ready"]:
+        return
+    is_whole = progress["is_last_batch"]
+    if is_whole and not by_steps:
+        return
+    for counts in (epoch["current"], epoch["total"]):
+        done = counts["started"] if is_whole else counts["started"] - 1
+        counts |= {"ready": done + 1, "processed": done, "completed": done}
+    if is_whole:
+        progress["current"] = dict.fromkeys(progress["current"], 0)
+        progress["is_last_batch"] = False
+        fit_loop["state_dict"].pop("combined_loader", None)
+    finish_on_resume(fit_loop)
 
 
 def metric_states(module: torch.nn.Module) -> dict[str, dict[str, Any]]:

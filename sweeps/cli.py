@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -22,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dashboard": ("symbreak.sweeps.dashboard.command:dashboard", "make a W&B workspace and report"),
 }
 OWN_PARSER = {"fit", "validate", "test"}
+INTERRUPTED = 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +58,7 @@ def _call(command: str, function: Callable[..., Any], args: list[str]) -> int:
     """Call a function with what the command line says of its parameters; its docstring is the help."""
     from inspect import signature
 
-    from symbreak.sweeps.errors import OneLineParser, UsageError
+    from symbreak.sweeps.errors import OneLineParser
 
     parser = OneLineParser(prog=f"symbreak {command}", description=str(function.__doc__).partition("\n")[0])
     parameters = signature(function).parameters
@@ -66,10 +68,7 @@ def _call(command: str, function: Callable[..., Any], args: list[str]) -> int:
     parser.add_function_arguments(function, as_positional=True, skip={*lists})
     switches = {name for name, given in parameters.items() if given.annotation in (bool, "bool")}
     options = parser.parse_args(_normalize(args, switches))
-    try:
-        result = function(**options.as_dict())
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    result = function(**options.as_dict())
     if isinstance(result, int):
         return result
     for line in result if isinstance(result, list) else [result]:
@@ -79,27 +78,44 @@ def _call(command: str, function: Callable[..., Any], args: list[str]) -> int:
 
 
 def _run(command: str, args: list[str]) -> int:
+    from symbreak.sweeps.paths import import_from_here
+
+    import_from_here()
+    if command in OWN_PARSER:
+        from symbreak.sweeps.run.arguments import prepare
+        from symbreak.sweeps.run.help import is_short, short_help
+
+        if is_short(args):
+            print(short_help(command))
+            return 0
+        args = prepare([command, *args])
     module, _, name = COMMANDS[command][0].partition(":")
     function: Callable[..., Any] = getattr(import_module(module), name)
-    return function([command, *args]) if command in OWN_PARSER else _call(command, function, args)
+    return function(args) if command in OWN_PARSER else _call(command, function, args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, or 2 for bad input, which is named in one line on standard error."""
+    """Run one command; return its exit code.
+
+    Every exception becomes one line on standard error here, and nowhere else: 2 is the exit code of bad input, 1 that
+    of an internal error, 130 that of Ctrl-C. With SYMBREAK_TRACEBACK=1 the traceback goes before the line.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     command = _parser().parse_args(args[:1]).command
-    from symbreak.sweeps.errors import PAIR_REMEDY, UsageError
-
     try:
-        return _run(command, args[1:])
-    except (UsageError, FileNotFoundError) as error:
-        message = str(error)
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        message = PAIR_REMEDY
-    print(f"symbreak {command}: error: {message}", file=sys.stderr)
-    return 2
+        code = _run(command, args[1:])
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print(f"symbreak {command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        from symbreak.sweeps.errors import report
+
+        return report(command, error)
 
 
 if __name__ == "__main__":

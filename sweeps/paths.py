@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+from symbreak.sweeps.errors import UsageError, nearest
+
 _PARENT = Path(__file__).resolve().parent.parent
+_CONFIGS = _PARENT / "sweeps" / "configs"
 
 
 def shipped(path: str | Path) -> Path:
@@ -25,12 +29,29 @@ def shipped_sweep(path: str | Path) -> Path:
     return named if not path.exists() and len(path.parts) == 1 and named.is_file() else shipped(path)
 
 
-def with_shipped_configs(args: list[str]) -> list[str]:
-    """Return a command line with the file of every ``--config FILE`` or ``--config=FILE`` replaced by `shipped`'s."""
-    found = list(args)
-    for place, word in enumerate(args):
-        if word.startswith("--config="):
-            found[place] = f"--config={shipped(word.removeprefix('--config='))}"
-        elif place and args[place - 1] == "--config":
-            found[place] = str(shipped(word))
-    return found
+def shipped_configs() -> dict[str, Path]:
+    """Return the configs that come with the project by name: ``digits``, ``arms/he``."""
+    return {path.relative_to(_CONFIGS).with_suffix("").as_posix(): path for path in sorted(_CONFIGS.rglob("*.yaml"))}
+
+
+def config_file(name: str) -> Path:
+    """Return the file that ``--config NAME`` means: a path, or the name of a shipped config.
+
+    Raises:
+        UsageError: If there is neither.
+    """
+    path = shipped(name)
+    known = shipped_configs()
+    if path.exists() or name not in known:
+        if not path.exists():
+            hint = nearest(name, known) or f"; shipped are {', '.join(known)}"
+            raise UsageError(f"config {name!r} is neither a file nor the name of a shipped config{hint}")
+        return path
+    return known[name]
+
+
+def import_from_here() -> None:
+    """Let class paths name modules in the current folder, after everything that is installed."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)

@@ -6,57 +6,41 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import Optimizer
 
-from symbreak.callbacks import (
-    Acceleration,
-    AtomicCheckpointIO,
-    Determinism,
-    ExactResume,
-    FeatureDiversity,
-    RoundingNoise,
-    SymmetryBreaking,
-)
-from symbreak.datamodules import ImageDataModule
-from symbreak.lightning_modules import ImageClassifier
-from symbreak.lightning_modules.classifier import SGD_DEFAULTS
-from symbreak.sweeps.errors import OneLineParser, UsageError, explain
-from symbreak.sweeps.paths import with_shipped_configs
+from symbreak.sweeps.errors import UsageError, condensed, explain, refusal_in
 from symbreak.sweeps.run.claim import claimed, given_dir
 from symbreak.sweeps.run.folder import flatten
 from symbreak.sweeps.run.logger import RunLogger
 from symbreak.sweeps.run.outcome import print_run
+from symbreak.sweeps.run.parser import ConfiguredCLI, tree_of
+from symbreak.sweeps.run.progress import ProgressLines
+from symbreak.sweeps.run.resume import Changes, ConfigKeeper, OptimizerOptions, Origin, changes_of
 from symbreak.sweeps.run.wandb_logging import wandb_logger
 
-CALLBACKS = {
-    "determinism": Determinism,
-    "acceleration": Acceleration,
-    "rounding_noise": RoundingNoise,
-    "feature_diversity": FeatureDiversity,
-    "symmetry_breaking": SymmetryBreaking,
-    "checkpoint": ModelCheckpoint,
-    "exact_resume": ExactResume,
-}
-DEFAULTS = {
-    "model": {"class_path": "symbreak.lightning_modules.ConstNet"},
-    "data": {"class_path": "symbreak.datamodules.DigitsDataModule"},
-    "optimizer": {"class_path": "torch.optim.SGD", "init_args": SGD_DEFAULTS},
-    "checkpoint.save_last": True,
-}
+HARMLESS = (
+    ".*configure_optimizers` will be overridden",
+    ".*LeafSpec.*deprecated",
+    r"\s*``.*(parser|ArgumentParser|instantiate).*deprecated in v4",
+    r"\s*skip_none parameter was deprecated",
+    "Checkpoint directory .* exists and is not empty",
+    "The dirpath has changed from",
+    "The number of training batches .* is smaller than the logging interval",
+)
+"""Warnings of libraries about what this command does on purpose, or that a user can do nothing about."""
 STEPWISE = (torch.optim.lr_scheduler.OneCycleLR, torch.optim.lr_scheduler.CyclicLR)
 
 
@@ -70,64 +54,44 @@ class NoProfiler(PassThroughProfiler):
         return self._nothing
 
 
-class Parser(OneLineParser, LightningArgumentParser):
-    """LightningCLI's parser with errors in one line."""
-
-    def valid_keys(self) -> tuple[str, ...]:
-        """Return every dotted key of the default config."""
-        return _valid_keys()
-
-
-class SymbreakCLI(LightningCLI):
+class SymbreakCLI(ConfiguredCLI):
     """One run from one config: determinism first, then model, data and callbacks, then the run's folder."""
 
-    def __init__(self, args: ArgsType = None) -> None:
-        super().__init__(
-            ImageClassifier,
-            ImageDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
-            parser_class=Parser,
-            args=args,
-        )
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Name the trainer's methods that are commands."""
-        everything = LightningCLI.subcommands()
-        return {name: everything[name] for name in ("fit", "validate", "test")}
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Give every part of an experiment a section of its own, so that a sweep reaches it by a dotted key."""
-        for key, callback in CALLBACKS.items():
-            parser.add_lightning_class_args(callback, key)
-        parser.add_optimizer_args((Optimizer,))
-        parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
-        parser.add_argument("--run.dir", type=str | None, help="the run's folder (default: runs/<date and time>)")
-        parser.add_argument("--run.test", type=bool, default=True, help="test the final weights after fitting")
-        parser.add_function_arguments(wandb_logger, "wandb", skip={"run_dir", "config"})
-        for name in ("num_classes", "in_channels"):
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
-        parser.set_defaults(DEFAULTS)
-
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, and read the checkpoint that a run starts from before Lightning takes its hyperparameters from it.
+        """Parse; where the run starts from a checkpoint, over the settings of the checkpoint's run.
 
         Raises:
-            UsageError: If the checkpoint is missing, truncated or foreign.
+            UsageError: If the checkpoint cannot be read, or cannot go on with an option.
         """
-        super().parse_arguments(parser, args)
-        path = self.config[self.config.subcommand].get("ckpt_path")
-        try:
-            self.checkpoint = AtomicCheckpointIO().load_checkpoint(path) if path else None
-        except (OSError, ValueError) as error:
-            raise UsageError(f"ckpt_path: {error}") from error
+        words = sys.argv[1:] if args is None else args
+        self.origin: Origin | None = None
+        self.changes: Changes = {}
+        self.config = parser.parse_args(words)
+        command = self.config.subcommand
+        path = self.config[command].get("ckpt_path")
+        if not path:
+            if command != "fit":
+                raise UsageError("ckpt_path is missing: name the checkpoint whose weights are meant")
+            return
+        self.origin = Origin.load(path)
+        settings = self.origin.settings()
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(settings, file)
+            file.flush()
+            self.config = parser.parse_args([command, f"--config={file.name}", *words[1:]])
+        tree = tree_of(parser, self.config)
+        self.changes = changes_of(settings, tree)
+        if command == "fit":
+            self.origin.check_fit(self.changes, tree["trainer"])
 
-    def before_instantiate_classes(self) -> None:
-        """Settle whether the run goes on from a checkpoint."""
-        self.resume = self.checkpoint if self.subcommand == "fit" else None
+    def _parse_ckpt_path(self) -> None:
+        """Leave out what Lightning does here, where a checkpoint's hyperparameters replace explicit options."""
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except (ValueError, OverflowError) as error:
+            raise UsageError(f"seed_everything: {condensed(str(error))}") from error
 
     def instantiate_classes(self) -> None:
         """Build everything, and report what a constructor refuses as a usage error.
@@ -137,18 +101,19 @@ class SymbreakCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
+        except UsageError:
+            raise
         except (ValueError, TypeError, MisconfigurationException) as error:
-            cause: BaseException = error
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
-            raise UsageError(explain(str(cause))) from error
+            raise UsageError(explain(str(refusal_in(error)))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Claim the run's folder, then build the trainer; the processes that it starts inherit the folder."""
+        if self.origin:
+            self.origin.check_weights(self.model, self.changes)
         given = self._get(self.config, "run.dir")
         path = Path(given) if given else given_dir()
-        is_main = rank_zero_only.rank == 0
-        with claimed(path, self.resume is not None) if is_main else nullcontext(path or Path("runs")) as self.run_dir:
+        is_main, is_resume = rank_zero_only.rank == 0, self.origin is not None and self.subcommand == "fit"
+        with claimed(path, is_resume) if is_main else nullcontext(path or Path("runs")) as self.run_dir:
             self.config[str(self.subcommand)]["run.dir"] = os.environ["SYMBREAK_RUN_DIR"] = str(self.run_dir)
             return self._build_trainer(**kwargs)
 
@@ -156,7 +121,7 @@ class SymbreakCLI(LightningCLI):
         """Build the trainer with the run folder's logger first, W&B second, then the user's own."""
         config = self._get(self.config_init, "trainer")
         self._dump_config()
-        self.run_logger = RunLogger(self.run_dir, self.resume["global_step"] if self.resume else None)
+        self.run_logger = RunLogger(self.run_dir, self.origin if self.subcommand == "fit" else None)
         wandb = wandb_logger(self.run_dir, flatten(self.config_dump), **self._get(self.config_init, "wandb"))
         own = config.get("logger")
         loggers: list[Logger] = [self.run_logger, *([wandb] if wandb else [])]
@@ -167,7 +132,14 @@ class SymbreakCLI(LightningCLI):
         for name in ("enable_progress_bar", "enable_model_summary"):
             if config.get(name) is None:
                 kwargs[name] = sys.stdout.isatty()
-        return super().instantiate_trainer(logger=loggers, **kwargs)
+        lines = [] if kwargs.get("enable_progress_bar", config.get("enable_progress_bar")) else [ProgressLines()]
+        trainer = super().instantiate_trainer(logger=loggers, **kwargs)
+        for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(callback, ConfigKeeper):
+                callback.tree = tree_of(self.parser, self.config)
+        own_callbacks = [*lines, *([OptimizerOptions(self.changes)] if self.changes else [])]
+        trainer.callbacks.extend(own_callbacks)  # pyright: ignore[reportAttributeAccessIssue]
+        return trainer
 
     @staticmethod
     def configure_optimizers(lightning_module: Any, optimizer: Optimizer, lr_scheduler: Any = None) -> Any:
@@ -185,47 +157,14 @@ class SymbreakCLI(LightningCLI):
                 self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
     def validate(self, **kwargs: Any) -> None:
-        """Validate the given weights."""
+        """Validate the weights of the checkpoint."""
         with self.run_logger.run():
-            self.trainer.validate(**kwargs)
+            self.trainer.validate(**kwargs | {"verbose": False})
 
     def test(self, **kwargs: Any) -> None:
-        """Test the given weights."""
+        """Test the weights of the checkpoint."""
         with self.run_logger.run():
-            self.trainer.test(**kwargs)
-
-
-class _ParserOnly(SymbreakCLI):
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        raise StopIteration
-
-
-@cache
-def build_parser() -> LightningArgumentParser:
-    """Return the parser of ``symbreak fit|validate|test``, without running anything."""
-    cli = _ParserOnly.__new__(_ParserOnly)
-    try:
-        cli.__init__()
-    except StopIteration:
-        return cli.parser
-    raise AssertionError("the parser was not reached")
-
-
-def resolve(args: list[str]) -> dict[str, Any]:
-    """Parse ``["fit", "--config", ...]`` and return the resolved config under dotted keys; nothing is instantiated.
-
-    Raises:
-        UsageError: If an argument, key or value is not valid.
-    """
-    parser = build_parser()
-    config = parser.parse_args(with_shipped_configs(args))
-    tree = parser.dump(config, skip_link_targets=False, skip_unset=False, format="json")
-    return flatten(json.loads(tree)[config.subcommand])
-
-
-@cache
-def _valid_keys() -> tuple[str, ...]:
-    return tuple(resolve(["fit"]))
+            self.trainer.test(**kwargs | {"verbose": False})
 
 
 def main(args: list[str]) -> int:
@@ -234,10 +173,11 @@ def main(args: list[str]) -> int:
     Raises:
         UsageError: If the input is bad.
     """
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*configure_optimizers` will be overridden")
-    warnings.filterwarnings("ignore", ".*LeafSpec.*deprecated")
-    sys.argv[1:] = with_shipped_configs(args)
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message)
+    sys.argv[1:] = args
     cli = SymbreakCLI()
     if rank_zero_only.rank == 0:
         print_run(cli.run_dir)

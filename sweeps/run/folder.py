@@ -17,7 +17,8 @@ import yaml
 from symbreak.sweeps.run.process import is_alive
 
 CONFIG, HISTORY, SUMMARY, STATE = "config.yaml", "metrics.csv", "summary.json", "run.json"
-POINT, ATTEMPTS, ARGUMENTS, LOG, LOCK = "point.json", "attempts.json", "args.json", "log.txt", "run.lock"
+POINT, ATTEMPTS, ARGUMENTS = "point.json", "attempts.json", "args.json"
+LOG, LOCK, TRACEBACK = "log.txt", "run.lock", "traceback.txt"
 CHECKPOINTS = "checkpoints"
 ENGINE_FILES = {POINT, ATTEMPTS, ARGUMENTS, LOG, LOCK}
 """What a sweep writes into a folder before its run starts."""

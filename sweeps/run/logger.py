@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
+import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +20,20 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from symbreak.callbacks.monitor import Monitor
-from symbreak.sweeps.run.folder import HISTORY, STATE, SUMMARY, read_json, rows_before, write_json
+from symbreak.sweeps.run.folder import (
+    STATE,
+    SUMMARY,
+    TRACEBACK,
+    latest_checkpoint,
+    read_json,
+    rows_before,
+    write_json,
+)
 from symbreak.sweeps.run.process import identity
 from symbreak.sweeps.run.provenance import code_state
+from symbreak.sweeps.run.resume import Origin
 
+INTERRUPTED, PREEMPTED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 WRITING_SHARE = 0.01
 """Upper bound on the share of run time spent writing files: a new key rewrites the whole history, which grows."""
 
@@ -38,11 +51,11 @@ class RunLogger(CSVLogger):
 
     Args:
         run_dir: The run's folder, already claimed.
-        resume_step: The step of the checkpoint that the run goes on from: earlier history is kept, later rows, which
-            the run is about to log again, are dropped.
+        origin: The checkpoint that the run goes on from: the history of its run is kept up to its step, and what that
+            run knew of events is the checkpoint's own state. Later rows, which the run will log again, are dropped.
     """
 
-    def __init__(self, run_dir: Path, resume_step: int | None = None) -> None:
+    def __init__(self, run_dir: Path, origin: Origin | None = None) -> None:
         super().__init__(run_dir, name="", version="")
         self.path = Path(run_dir)
         self.summary: dict[str, Any] = {}
@@ -55,7 +68,12 @@ class RunLogger(CSVLogger):
             "error": None,
         }
         self.callbacks: Sequence[Callback] = ()
-        self._kept = [] if resume_step is None else rows_before(self.path / HISTORY, resume_step)
+        self._kept: list[dict[str, float]] = []
+        self._known: dict[str, float] = {}
+        if origin is not None:
+            self._kept = rows_before(origin.history(self.path), origin.step)
+            self._known = origin.outcome()
+            self.state["resumed"] = {"checkpoint": str(origin.path), "step": origin.step}
 
     @contextmanager
     def run(self) -> Iterator[None]:
@@ -63,14 +81,32 @@ class RunLogger(CSVLogger):
         self._start()
         try:
             yield
-        except SystemExit as error:
-            interrupted = isinstance(error.__context__, KeyboardInterrupt)
-            self._end("interrupted" if interrupted else "preempted" if error.code == 143 else "failed", str(error))
-            raise SystemExit(130 if interrupted else error.code) from error
+        except (KeyboardInterrupt, SystemExit) as error:
+            interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+            code = INTERRUPTED if interrupted else error.code if isinstance(error, SystemExit) else None
+            self._stop({INTERRUPTED: "interrupted", PREEMPTED: "preempted"}.get(code, "failed"), code)
+            raise SystemExit(code) from error
         except BaseException as error:
-            self._end("failed", f"{type(error).__name__}: {error}")
+            self._fail(error)
             raise
         self._end("finished")
+
+    @rank_zero_only
+    def _stop(self, status: str, code: Any) -> None:
+        """Note that a signal ended the run, and say how to go on with it."""
+        self._end(status, f"exit code {code}" if status == "failed" else None)
+        latest = latest_checkpoint(self.path)
+        onward = ["symbreak", "fit", "--ckpt_path", str(latest), "--run.dir", str(self.path)]
+        hint = f"go on with it by: {shlex.join(onward)}" if latest else "no checkpoint was saved"
+        print(f"symbreak: {self.path} was {status} at step {self.summary.get('step', 0)}; {hint}", file=sys.stderr)
+
+    @rank_zero_only
+    def _fail(self, error: BaseException) -> None:
+        """Note an error, with its traceback in a file of the run's folder."""
+        file = self.path / TRACEBACK
+        file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        error.add_note(f"{file} says where")
+        self._end("failed", f"{type(error).__name__}: {error}")
 
     @rank_zero_only
     def _start(self) -> None:
@@ -82,7 +118,7 @@ class RunLogger(CSVLogger):
             # Lightning says that it deletes the old history; what a resumed run needs of it has been read by now
             warnings.simplefilter("ignore")
             self.experiment.metrics.extend(self._kept)
-        for row in self._kept:
+        for row in [*self._kept, self._known]:
             self._remember(row)
 
     @rank_zero_only

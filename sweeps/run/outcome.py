@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from symbreak.sweeps.run.record import Run
 
 COLUMNS = ("test accuracy", "distinct filters", "broken step", "escape step", "growth rate")
+VALIDATION = ("val/accuracy", "val/loss")
 DISTINCT = "symmetry/distinct_filters"
 
 
@@ -102,7 +104,7 @@ def describe_filters(counts: Collection[int]) -> str:
         return "-"
     if single := sum(count == 1 for count in counts):
         return f"1 in {single} of {len(counts)} layers"
-    return f"{min(counts)} to {max(counts)}"
+    return f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(min(counts))
 
 
 def _number(value: Any) -> float | None:
@@ -121,10 +123,13 @@ def _shown(value: float | None, form: str) -> str:
 
 def print_run(path: Path) -> None:
     """Print where a run lies, and its outcome as a table."""
-    table = Table()
-    cells = {column: value for column, value in read_outcome(path).cells().items() if value != "-"}
+    summary, outcome = read_json(path / SUMMARY), read_outcome(path)
+    validated = {key.replace("val/", "validation "): _shown(_number(summary.get(key)), ".4g") for key in VALIDATION}
+    cells = outcome.cells() if outcome.measured or outcome.test_accuracy is not None else validated
+    cells = {column: value for column, value in cells.items() if value != "-"}
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in cells:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_row(*cells.values())
     console = Console()
     console.print(str(path), markup=False, highlight=False, soft_wrap=True)

@@ -24,7 +24,7 @@ def wandb_logger(
     Args:
         run_dir: The run's folder, which receives an offline run's files.
         config: The resolved config under dotted keys.
-        mode: ``auto`` is online where the user is logged in and offline elsewhere; WANDB_MODE goes before it.
+        mode: ``auto`` is online where the user is logged in and offline elsewhere; WANDB_MODE overrides it.
         project: W&B project.
         entity: W&B entity (default: the user's own).
         name: Name of the run (default: the name of its folder).
@@ -37,7 +37,7 @@ def wandb_logger(
     import wandb
 
     offline = mode in ("offline", "dryrun") or (mode == "auto" and not wandb.login(prompt=False))
-    return WandbLogger(
+    logger = WandbLogger(
         name=name or run_dir.name,
         save_dir=run_dir,
         project=project,
@@ -48,3 +48,5 @@ def wandb_logger(
         mode="offline" if offline else "online",
         settings=wandb.Settings(quiet=True, silent=offline, console="off" if offline else "auto"),
     )
+    logger._wandb_init.pop("anonymous", None)  # W&B warns of it even where Lightning passes None
+    return logger

@@ -28,7 +28,7 @@ def check_runs(commands: Sequence[list[str]], parameters: Sequence[dict[str, Any
     Raises:
         UsageError: If a key or value is not valid, does not survive the command line, or nothing logs the metric.
     """
-    from symbreak.sweeps.run.command import resolve
+    from symbreak.sweeps.run.parser import resolve
 
     for command, point in zip(commands, parameters, strict=True):
         try:
@@ -61,7 +61,7 @@ def _check_metric(metric: str, resolved: Mapping[str, Any]) -> None:
 
 def logged_keys() -> list[str]:
     """Return the keys that a run logs, with `<layer>` for a layer's name, as the callbacks' docstrings list them."""
-    from symbreak.sweeps.run.command import CALLBACKS
+    from symbreak.sweeps.run.parser import CALLBACKS
 
     documented = [DOCUMENTED_KEY.findall(callback.__doc__ or "") for callback in CALLBACKS.values()]
     return [*FROM_EVERY_RUN, *(key for keys in documented for key in keys)]

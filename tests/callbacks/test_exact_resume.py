@@ -174,6 +174,37 @@ def test_interrupted_and_resumed_equals_straight(tmp_path, options, steps):
         assert first_model.events[:count] + rest_model.events == model.events
 
 
+@pytest.mark.parametrize(
+    ("steps", "saved", "options"),
+    [
+        (3, "epoch end", {}),
+        (5, "epoch end", {}),
+        (5, "validation end", {}),
+        (7, "epoch end", {}),
+        (7, "epoch end", {"val_check_interval": 2}),
+        (8, "epoch end", {"check_val_every_n_epoch": 2}),
+        (5, "epoch end", {"check_val_every_n_epoch": 2}),
+        (10, "epoch end", {"check_val_every_n_epoch": None, "val_check_interval": 3}),
+        (1, "epoch end", {"limit_train_batches": 1}),
+        (3, "epoch end", {"accumulate_grad_batches": 2}),
+    ],
+    ids=str,
+)
+def test_a_run_that_ended_by_max_steps_is_extended_bit_for_bit(tmp_path, steps, saved, options):
+    def run(name, steps, **more):
+        last = ModelCheckpoint(tmp_path / name, save_last=True, save_on_train_epoch_end=saved == "epoch end")
+        more |= {"enable_checkpointing": True, "every_n_steps": 0, "max_epochs": -1}
+        return fit(tmp_path / name, last, max_steps=steps, **more, **options)
+
+    straight, model = run("straight", 12)
+    short, first_model = run("short", steps)
+    extended, rest_model = run("extended", 12, ckpt_path=tmp_path / "short" / "last.ckpt")
+    assert (short.global_step, extended.global_step, extended.current_epoch) == (steps, 12, straight.current_epoch)
+    assert states(extended, rest_model) == states(straight, model)
+    begun = [[event for event in each.events if event[1] != "epoch ends"] for each in (model, first_model, rest_model)]
+    assert begun[1] + begun[2] == begun[0]
+
+
 def test_checkpoints_of_other_callbacks_carry_the_state_too(tmp_path):
     def checkpoints():
         return ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=4)

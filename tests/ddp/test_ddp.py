@@ -87,7 +87,7 @@ def test_lightnings_own_strategy_takes_the_hook_by_its_import_path():
     from pytorch_lightning.strategies import DDPStrategy
 
     from symbreak.callbacks import ordered_all_reduce
-    from symbreak.sweeps.run.command import build_parser
+    from symbreak.sweeps.run.parser import build_parser
 
     options = {
         "class_path": "pytorch_lightning.strategies.DDPStrategy",

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from symbreak.sweeps.cli import COMMANDS, _normalize, main
+from symbreak.sweeps.run.folder import read_json
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +95,91 @@ def test_a_mismatched_torchvision_is_explained(capsys, monkeypatch):
 
     monkeypatch.setattr("symbreak.sweeps.cli._run", broken)
     assert "pip install --force-reinstall torch torchvision" in failure(capsys, "fit")
+
+
+def test_an_internal_error_shows_itself_as_one(capsys, monkeypatch):
+    def broken(command, args):
+        return {}["nothing"]
+
+    monkeypatch.setattr("symbreak.sweeps.cli._run", broken)
+    assert main(["report"]) == 1
+    said = capsys.readouterr().err
+    assert "KeyError: 'nothing' (set SYMBREAK_TRACEBACK=1 to see where)" in said
+    assert "Traceback" not in said
+    monkeypatch.setenv("SYMBREAK_TRACEBACK", "1")
+    assert main(["report"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert "test_cli.py" in said
+
+
+def test_ctrl_c_is_no_error(capsys, monkeypatch):
+    def interrupted(command, args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("symbreak.sweeps.cli._run", interrupted)
+    assert main(["report"]) == 130
+    assert capsys.readouterr().err == "symbreak report: interrupted\n"
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = "symbreak.sweeps fit --help=all"
+    script = f"{sys.executable} -m {command} | head -1; exit ${{PIPESTATUS[0]}}"
+    run = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert run.returncode == 0
+    assert run.stderr == ""
+
+
+@pytest.mark.parametrize("words", [["fit", "--help"], ["validate", "-h"], ["fit", "--config", "digits", "--help"]])
+def test_the_help_of_a_run_is_one_screen_with_examples(words, capsys):
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 50
+    assert max(map(len, lines)) <= 110
+    assert any(line.startswith(f"  symbreak {words[0]} --") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fit", "--help"], "usage: symbreak fit"),
+        (["fit", "--modle.depth=3"], "unknown key 'modle.depth'; did you mean 'model.depth'?"),
+        (["fit", "--config=digts"], "did you mean 'digits'?"),
+        (["fit", "--config=/dev/null"], "expected a mapping of keys to values, found nothing"),
+    ],
+)
+def test_help_and_common_mistakes_wait_for_no_heavy_import(words, expected):
+    code = f"import sys; from symbreak.sweeps import cli; cli.main({words!r}); print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert expected in run.stdout + run.stderr
+    assert run.stdout.splitlines()[-1] == "False"
+
+
+def test_a_class_in_the_current_folder_is_found_after_installed_ones(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    (tmp_path / "own_network.py").write_text("def network(num_classes): raise ValueError('found')")
+    (tmp_path / "json.py").write_text("raise ImportError('not this one')")
+    words = ["--model=ImageClassifier", "--model.network=own_network.network", "--wandb.mode=disabled"]
+    assert "found" in failure_of_a_run(capsys, *words)
+    assert sys.path[-1] == str(tmp_path)
+
+
+def failure_of_a_run(capsys, *words):
+    assert main(["fit", "--config=digits", *words]) != 0
+    return capsys.readouterr().err
+
+
+def test_an_error_in_a_network_of_the_users_own_names_its_line(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    (tmp_path / "odd_network.py").write_text(
+        "from torch import nn\nclass Net(nn.Linear):\n  def __init__(self): super().__init__(3, 10)\n"
+        "  def forward(self, x): return super().forward(x)\n"
+    )
+    words = ["--model=ImageClassifier", "--model.network=odd_network.Net", "--wandb.mode=disabled", "--run.dir=run"]
+    said = failure_of_a_run(capsys, *words)
+    assert "odd_network.py, line 4: RuntimeError: mat1 and mat2" in said
+    assert "run/traceback.txt says where" in said
+    assert "Traceback" in (tmp_path / "run" / "traceback.txt").read_text()
+    assert read_json(tmp_path / "run" / "run.json")["status"] == "failed"

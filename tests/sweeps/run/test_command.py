@@ -9,7 +9,9 @@ import torch
 import yaml
 
 from symbreak.sweeps.errors import UsageError
-from symbreak.sweeps.run.command import flatten, main, resolve
+from symbreak.sweeps.run.command import main
+from symbreak.sweeps.run.folder import flatten
+from symbreak.sweeps.run.parser import resolve
 
 CONFIGS = sorted(Path("sweeps/configs").rglob("*.yaml"))
 SMALL = [

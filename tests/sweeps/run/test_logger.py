@@ -5,6 +5,7 @@ import pytest
 
 from symbreak.sweeps.run import logger as module
 from symbreak.sweeps.run.logger import RunLogger
+from symbreak.sweeps.run.resume import Origin
 
 
 def rows(path):
@@ -73,7 +74,7 @@ def test_a_resumed_history_drops_what_will_be_logged_again(tmp_path):
         for step in range(6):
             first.log_metrics({"a": float(step)}, step=step)
             first.log_metrics({"val/loss": float(step)}, step=step)
-    second = RunLogger(tmp_path, resume_step=3)
+    second = RunLogger(tmp_path, Origin(tmp_path / "checkpoints" / "last.ckpt", {"global_step": 3}))
     with second.run():
         second.log_metrics({"a": 30.0, "new": 1.0}, step=3)
     kept = rows(tmp_path)

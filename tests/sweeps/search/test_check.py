@@ -4,7 +4,7 @@ import pytest
 
 from symbreak.callbacks import FeatureDiversity, SymmetryBreaking
 from symbreak.sweeps.errors import UsageError
-from symbreak.sweeps.run import command
+from symbreak.sweeps.run import parser
 from symbreak.sweeps.search import check, space, sweep_file
 
 COMMAND = ["${env}", "symbreak", "fit", "--config", "sweeps/configs/digits.yaml", "${args}"]
@@ -58,7 +58,7 @@ def test_documented_keys_are_found():
     for callback in (FeatureDiversity, SymmetryBreaking):
         documented = str(callback.__doc__).count("``" + callback.family)
         assert sum(key.startswith(f"{callback.family}/") for key in keys) == documented
-    assert set(command.CALLBACKS.values()) >= {FeatureDiversity, SymmetryBreaking}
+    assert set(parser.CALLBACKS.values()) >= {FeatureDiversity, SymmetryBreaking}
 
 
 def test_covering_points_hold_every_value_once():

@@ -1,0 +1,184 @@
+"""Going on from a checkpoint: the settings of its run lie beneath the options, and what it cannot bear is refused."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.cli import SaveConfigCallback
+
+from symbreak.callbacks import AtomicCheckpointIO
+from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.run.arguments import SECTIONS
+from symbreak.sweeps.run.folder import HISTORY, flatten
+
+KEY = "symbreak_config"
+INITIAL = {"init", "scheme", "noise_scale", "noise_mode"}
+"""Arguments of a network that act on its initial weights alone, which a checkpoint replaces."""
+GROUP_ARGUMENTS = {"lr", "momentum", "dampening", "weight_decay", "nesterov"}
+
+Changes = dict[str, tuple[Any, Any]]
+
+
+class ConfigKeeper(SaveConfigCallback):
+    """Write config.yaml, and put the settings of the run into every checkpoint.
+
+    The run's folder is left out of both: a run that repeats the config, or goes on from the checkpoint, has another.
+    """
+
+    def __init__(self, parser: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        config = config.clone()
+        config["run.dir"] = None
+        super().__init__(parser, config, *args, **kwargs)
+        self.tree: dict[str, Any] = {}
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the settings as plain values."""
+        checkpoint[KEY] = self.tree | {"run": self.tree["run"] | {"dir": None}}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a command starts from."""
+
+    path: Path
+    checkpoint: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: str) -> Origin:
+        """Read a checkpoint.
+
+        Raises:
+            UsageError: If it is missing, truncated or foreign.
+        """
+        try:
+            return cls(Path(path), AtomicCheckpointIO().load_checkpoint(path))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"ckpt_path: {error}") from error
+
+    @property
+    def step(self) -> int:
+        """The optimiser step at which it was saved."""
+        return int(self.checkpoint.get("global_step", 0))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the checkpoint's run, as far as it holds them; not its folder."""
+        kept = self.checkpoint.get(KEY)
+        if isinstance(kept, Mapping):
+            return {key: kept[key] for key in kept if key == "seed_everything" or key in SECTIONS}
+        arguments = dict(self.checkpoint.get("hyper_parameters") or {})
+        arguments.pop("_instantiator", None)
+        if "_class_path" not in arguments:
+            return {}
+        tree: dict[str, Any] = {"model": {"class_path": arguments.pop("_class_path"), "init_args": arguments}}
+        groups = [group for state in self.checkpoint.get("optimizer_states") or () for group in state["param_groups"]]
+        if groups and "dampening" in groups[0] and not self.checkpoint.get("lr_schedulers"):
+            values = {name: groups[0][name] for name in sorted(GROUP_ARGUMENTS & groups[0].keys())}
+            tree["optimizer"] = {"class_path": "torch.optim.SGD", "init_args": values}
+        return tree
+
+    def history(self, run_dir: Path) -> Path:
+        """Return the metrics.csv of the run that saved the checkpoint, else that of the run's own folder."""
+        source = self.path.absolute().parent.parent / HISTORY
+        return source if source.is_file() else run_dir / HISTORY
+
+    def outcome(self) -> dict[str, float]:
+        """Return what the checkpoint's run knew of the breaking of its symmetry, by logged key."""
+        states = self.checkpoint.get("callbacks") or {}
+        state = next((state for key, state in states.items() if str(key).startswith("SymmetryBreaking")), {})
+        history = state.get("history") or {}
+        found = {name: history.get(name) for name in ("broken_step", "escape_step", "diverged_step", "growth_rate")}
+        found |= {f"broken_step/{layer}": step for layer, step in (history.get("broken_steps") or {}).items()}
+        return {f"symmetry/{name}": value for name, value in found.items() if value is not None}
+
+    def check_weights(self, model: LightningModule, changes: Changes) -> None:
+        """Compare the checkpoint's weights with a model's.
+
+        Raises:
+            UsageError: If a weight is missing, foreign, or has another shape.
+        """
+        if type(model).on_load_checkpoint is not LightningModule.on_load_checkpoint or not model.strict_loading:
+            return  # it adapts the checkpoint itself
+        saved = {name: tuple(value.shape) for name, value in self.checkpoint["state_dict"].items()}
+        own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        for name in [*own, *saved]:
+            if own.get(name) != saved.get(name):
+                told = {key: now for key, (_, now) in changes.items() if key.startswith(("model", "data"))}
+                cause = f"; changed beside it: {', '.join(f'{key}={now}' for key, now in told.items())}" if told else ""
+                raise UsageError(
+                    f"ckpt_path: {self.path} does not fit the model: {name} is {_shape(saved.get(name))} in the "
+                    f"checkpoint and {_shape(own.get(name))} in the model{cause}"
+                )
+
+    def check_fit(self, changes: Changes, trainer: Mapping[str, Any]) -> None:
+        """Check that training can go on from the checkpoint with changed settings.
+
+        Raises:
+            UsageError: If nothing is left to train, or a changed setting could have no effect.
+        """
+        last = trainer.get("max_steps") or -1
+        if 0 <= last <= self.step:
+            raise UsageError(
+                f"ckpt_path: {self.path} is at step {self.step}, and trainer.max_steps is {last}: nothing is left to "
+                "train; give a larger --trainer.max_steps"
+            )
+        for key, (was, now) in changes.items():
+            if why := _refusal(key, changes):
+                raise UsageError(f"{key}: {why} (it was {was!r} in the checkpoint's run, and is {now!r})")
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else "x".join(map(str, shape)) or "a single number"
+
+
+def _refusal(key: str, changes: Changes) -> str | None:
+    """Return why a changed setting cannot take effect on a run that goes on from a checkpoint, if it cannot."""
+    section, name = key.partition(".")[0], key.rsplit(".", 1)[-1]
+    if key == "seed_everything" or (section == "model" and name in INITIAL):
+        return "acts on the initial weights, which the checkpoint replaces; leave it out"
+    if key == "optimizer.class_path" or (section == "optimizer" and name == "amsgrad"):
+        return "the state of the optimizer is that of another algorithm; leave it out, or start without the checkpoint"
+    if section == "lr_scheduler" and changes[key][0] is not None and changes[key][1] is not None:
+        return "the schedule of the checkpoint goes on and cannot be changed; leave it out"
+    return None
+
+
+def changes_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
+    """Return the settings that a checkpoint holds and a config changes: key -> (before, after).
+
+    Raises:
+        UsageError: If the network is of another class.
+    """
+    old, new = flatten(before), flatten(after)
+    changes = {key: (old[key], new.get(key)) for key in old if old[key] != new.get(key)}
+    for key in [key for key in changes if key.endswith("class_path") and _is_same(*changes[key])]:
+        del changes[key]
+    if "model.class_path" in changes:
+        was, now = changes["model.class_path"]
+        raise UsageError(f"model.class_path: the checkpoint holds the weights of {was}, not of {now}; leave it out")
+    return changes
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    try:
+        return pkgutil.resolve_name(first) is pkgutil.resolve_name(second)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return first == second
+
+
+class OptimizerOptions(Callback):
+    """Set changed arguments of the optimizer, after the checkpoint has restored the ones it was saved with."""
+
+    def __init__(self, changes: Changes) -> None:
+        prefix = "optimizer.init_args."
+        self.values = {key.removeprefix(prefix): now for key, (_, now) in changes.items() if key.startswith(prefix)}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set them in every group of parameters."""
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                group |= {name: value for name, value in self.values.items() if name in group}

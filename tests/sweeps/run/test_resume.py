@@ -1,0 +1,128 @@
+import json
+
+import pytest
+import torch
+import yaml
+from tests.sweeps.run.conftest import SMALL
+
+from symbreak.sweeps.run.folder import history, read_json
+from symbreak.sweeps.run.outcome import read_outcome
+
+
+def config_of(folder):
+    return yaml.safe_load((folder / "config.yaml").read_text())
+
+
+def checkpoint_of(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+@pytest.fixture
+def last(trained):
+    return f"--ckpt_path={trained / 'checkpoints' / 'last.ckpt'}"
+
+
+@pytest.fixture
+def refusal(symbreak, capsys, tmp_path):
+    """Run a command that must be refused in one line, before its folder is claimed; return the line."""
+
+    def run(*words):
+        capsys.readouterr()
+        assert symbreak(*words, f"--run.dir={tmp_path / 'refused'}") == 2
+        line = capsys.readouterr().err.strip()
+        assert "\n" not in line
+        assert not (tmp_path / "refused").exists()
+        return line
+
+    return run
+
+
+def test_a_run_goes_on_with_the_settings_of_its_checkpoint(symbreak, trained, last, tmp_path):
+    assert symbreak("fit", last, f"--run.dir={tmp_path / 'on'}", "--trainer.max_steps=6") == 0
+    before, after = config_of(trained), config_of(tmp_path / "on")
+    assert after["model"] == before["model"]
+    assert after["trainer"] == before["trainer"] | {"max_steps": 6}
+    assert after["run"] == {"dir": None, "test": False}
+    assert checkpoint_of(tmp_path / "on")["global_step"] == 6
+
+
+def test_a_run_in_a_new_folder_keeps_its_history_and_its_events(symbreak, trained, last, tmp_path):
+    known = read_json(trained / "summary.json")
+    events = {key: value for key, value in known.items() if "broken_step" in key or key == "symmetry/escape_step"}
+    assert {"symmetry/broken_step", "symmetry/escape_step"} <= events.keys()
+    assert symbreak("fit", last, f"--run.dir={tmp_path / 'on'}", "--trainer.max_steps=6") == 0
+    summary = read_json(tmp_path / "on" / "summary.json")
+    assert {key: summary[key] for key in events} == events
+    steps = history(tmp_path / "on" / "metrics.csv", "step")
+    assert steps[0] == 0
+    assert max(steps) == 6
+    assert read_json(tmp_path / "on" / "run.json")["resumed"]["step"] == 4
+
+
+def test_events_come_from_the_checkpoint_where_the_history_is_lost(symbreak, trained, tmp_path):
+    (tmp_path / "copy.ckpt").write_bytes((trained / "checkpoints" / "last.ckpt").read_bytes())
+    words = [f"--ckpt_path={tmp_path / 'copy.ckpt'}", f"--run.dir={tmp_path / 'on'}", "--trainer.max_steps=6"]
+    assert symbreak("fit", *words) == 0
+    summary = read_json(tmp_path / "on" / "summary.json")
+    assert (summary["symmetry/broken_step"], summary["symmetry/escape_step"]) == (0, 0)
+
+
+def test_options_win_over_the_checkpoint(symbreak, last, tmp_path):
+    options = ["--model.dropout=0.5", "--optimizer.lr=0.5", "--optimizer.momentum=0.1", "--trainer.max_steps=6"]
+    assert symbreak("fit", last, f"--run.dir={tmp_path / 'on'}", *options) == 0
+    config, checkpoint = config_of(tmp_path / "on"), checkpoint_of(tmp_path / "on")
+    assert config["model"]["init_args"]["dropout"] == checkpoint["hyper_parameters"]["dropout"] == 0.5
+    (group,) = checkpoint["optimizer_states"][0]["param_groups"]
+    assert (group["lr"], group["momentum"]) == (0.5, 0.1)
+    assert config["optimizer"]["init_args"] | {"lr": 0.5, "momentum": 0.1} == config["optimizer"]["init_args"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--model=LeakyNet"], "the checkpoint holds the weights of symbreak.lightning_modules.ConstNet, not of"),
+        (["--model.depth=10"], "changed beside it: model.init_args.depth=10"),
+        (["--model.widen_factor=2"], "is 16x16x3x3 in the checkpoint and 32x16x3x3 in the model"),
+        (["--model.noise_scale=0.1"], "model.init_args.noise_scale: acts on the initial weights"),
+        (["--seed_everything=3"], "seed_everything: acts on the initial weights"),
+        (["--optimizer=Adam"], "optimizer.class_path: the state of the optimizer is that of another algorithm"),
+        (["--trainer.max_steps=4"], "is at step 4, and trainer.max_steps is 4: nothing is left to train"),
+        ([], "nothing is left to train"),
+    ],
+    ids=str,
+)
+def test_what_a_checkpoint_cannot_bear_is_refused(refusal, last, options, expected, tmp_path):
+    words = options if not options or "max_steps" in options[0] else [*options, "--trainer.max_steps=6"]
+    assert expected in refusal("fit", last, *words)
+
+
+def test_other_data_in_the_middle_of_an_epoch_are_refused(symbreak, last, tmp_path, capsys):
+    words = ["--data.batch_size=64", "--trainer.max_steps=6", f"--run.dir={tmp_path / 'run'}"]
+    assert symbreak("fit", last, *words) == 2
+    assert "global_batch_size was 128 and is 64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_commands_that_need_a_checkpoint_refuse_random_weights(refusal, command):
+    assert "ckpt_path is missing" in refusal(command, *SMALL[:2])
+
+
+@pytest.mark.parametrize("with_config", [False, True])
+def test_a_checkpoint_is_validated_by_the_config_of_its_run(
+    symbreak, trained, last, tmp_path, monkeypatch, with_config
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SYMBREAK_RUN_DIR")
+    config = [f"--config={trained / 'config.yaml'}"] if with_config else []
+    before = (trained / "run.json").read_text()
+    assert symbreak("validate", *config, last) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert "val/accuracy" in json.loads((folder / "summary.json").read_text())
+    assert (trained / "run.json").read_text() == before
+
+
+def test_the_layer_that_runs_last_is_the_output_wherever_it_is_defined(symbreak, tmp_path):
+    words = ["--config=digits", "--model=ImageClassifier", "--model.network=tests.sweeps.run.networks.HeadFirst"]
+    assert symbreak("fit", *words, "--trainer.max_steps=4", f"--run.dir={tmp_path / 'run'}") == 0
+    assert read_json(tmp_path / "run" / "run.json")["output_layers"] == ["network.head"]
+    assert read_outcome(tmp_path / "run").distinct_filters.keys() == {"network.body"}
