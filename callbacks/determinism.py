@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
-from symbreak.callbacks.environment import environment
+from symbreak.callbacks.plugins import environment
 
 Mode = Literal["nondeterministic", "cudnn", "strict"]
 Switches = dict[str, bool | str | None]

@@ -5,7 +5,8 @@ import math
 from torch import Tensor
 
 from symbreak.callbacks.functional import feature_correlation, weight_correlations
-from symbreak.callbacks.monitor import Measures, Monitor, Row
+from symbreak.callbacks.measurements import Measures, Row
+from symbreak.callbacks.monitor import Monitor
 
 
 class FeatureDiversity(Monitor):

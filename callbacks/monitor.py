@@ -1,23 +1,19 @@
 """What the measuring callbacks share: when to measure, what to hook, how values reach the loggers."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
-from symbreak.callbacks.device_buffer import DeviceBuffer
-from symbreak.callbacks.layers import FeatureLayer, WeightLayer, feature_layers, first_tensor, weight_layers
+from symbreak.callbacks.hooks import ForwardHooks
+from symbreak.callbacks.layers import FeatureLayer, WeightLayer, feature_layers, weight_layers
+from symbreak.callbacks.measurements import DeviceBuffer, Measures, Row, layer_means
 from symbreak.callbacks.schedule import Schedule
 
 LOG_EVERY_N_STEPS = 50
 """How often to flush where the trainer logs nothing of its own."""
-
-Row = dict[str, float]
-Measures = dict[str, Tensor]
 
 
 class Monitor(Callback):
@@ -63,7 +59,6 @@ class Monitor(Callback):
         self.schedule = Schedule(every_n_steps, per_doubling)
         self.samples = samples
         self.include, self.exclude = tuple(include), tuple(exclude)
-        self._handles: list[RemovableHandle] = []
         self._reset()
 
     def measure_weight(self, layer: str, weight: Tensor) -> Measures:
@@ -81,6 +76,11 @@ class Monitor(Callback):
     def key(self, measure: str, layer: str | None = None) -> str:
         """The key under which a measure is logged."""
         return f"{self.family}/{measure}" if layer is None else f"{self.family}/{measure}/{layer}"
+
+    @property
+    def output_layer(self) -> str | None:
+        """Name of the layer that ran last in a measured forward pass; None until one has run."""
+        return self._hooks.last
 
     def hidden_weights(self) -> list[str]:
         """Names of the weight layers, without those of the layer that runs last."""
@@ -101,12 +101,14 @@ class Monitor(Callback):
         self._last_flush = trainer.global_step
         self._weights = weight_layers(pl_module, self.include, self.exclude)
         self._features = feature_layers(pl_module)
+        measured = {layer.name for layer in self._weights}
+        self._observed = frozenset(layer.name for layer in self._features if not measured.isdisjoint(layer.weights))
         if not self._weights:
             raise ValueError(f"{type(self).__name__} finds no layer to measure in {type(pl_module).__name__}")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Measures the weights and attaches the hooks, if this batch begins a step that is due."""
-        self._detach()
+        self._hooks.detach()
         step, previous = trainer.global_step, self._previous
         self._previous = step
         if step != previous:
@@ -114,13 +116,13 @@ class Monitor(Callback):
             if (self.every_rank or trainer.is_global_zero) and self.schedule.is_due(step, previous):
                 self._open(step)
         if self._measuring is not None and self.measures_features:
-            self._attach()
+            self._hooks.attach(self._features)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Removes the hooks, and flushes where it is time."""
-        self._detach()
+        self._hooks.detach()
         if not self.every_micro_batch or trainer.global_step != self._measuring:
             self._close()
         interval = getattr(trainer, "log_every_n_steps", 0) or LOG_EVERY_N_STEPS
@@ -145,7 +147,7 @@ class Monitor(Callback):
         self.flush(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Logs what the state in the checkpoint has already taken into account."""
+        """Flush first: the saved state already includes these measurements."""
         self.flush(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -155,11 +157,11 @@ class Monitor(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where the state was taken."""
-        self._previous, self.output_layer = state_dict["previous"], state_dict["output_layer"]
+        self._previous, self._hooks.last = state_dict["previous"], state_dict["output_layer"]
 
     def flush(self, trainer: Trainer) -> None:
         """Logs all values measured so far to every logger, each at its own step."""
-        self._detach()
+        self._hooks.detach()
         self._drain()
         rows, self._rows = self._rows, []
         self._last_flush = trainer.global_step
@@ -168,13 +170,13 @@ class Monitor(Callback):
                 logger.log_metrics(row, step)
 
     def _reset(self) -> None:
-        self.output_layer: str | None = None
         self._previous: int | None = None
         self._last_flush = 0
         self._weights: list[WeightLayer] = []
         self._features: list[FeatureLayer] = []
         self._measuring: int | None = None
-        self._ran: list[str] = []
+        self._hooks = ForwardHooks(self._on_features)
+        self._observed: frozenset[str] = frozenset()  # names of the layers whose features are measured
         self._from_weights: Measures = {}
         self._from_features: dict[str, Measures] = {}
         self._buffer = DeviceBuffer()
@@ -187,32 +189,15 @@ class Monitor(Callback):
                 values = self.measure_weight(layer.name, layer.weight())
             self._from_weights |= {self.key(measure, layer.name): value for measure, value in values.items()}
 
-    def _attach(self) -> None:
-        self._ran.clear()
-        for layer in self._features:
-            self._handles.append(layer.module.register_forward_hook(partial(self._on_forward, layer)))
-
-    def _on_forward(self, layer: FeatureLayer, module: nn.Module, args: Any, output: Any) -> None:
-        features = first_tensor(output)
-        if features is None or layer.name in self._ran:
-            return
-        self._ran.append(layer.name)  # a layer that is not measured may still be the one that runs last
-        if any(weight.name in layer.weights for weight in self._weights):
-            with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-                self._observe(layer, features)
+    def _on_features(self, layer: FeatureLayer, features: Tensor) -> None:
+        if layer.name in self._observed:
+            self._observe(layer, features)
 
     def _observe(self, layer: FeatureLayer, features: Tensor) -> None:
         self._from_features[layer.name] = self.measure_features(features[: self.samples], layer.channel_dim(features))
 
-    def _detach(self) -> None:
-        if self._handles and self._ran:
-            self.output_layer = self._ran[-1]
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
     def _close(self) -> None:
-        """Puts the values of a measurement away, but for features of the layer that ran last."""
+        """Buffer the finished measurement, without the output layer's features."""
         if self._measuring is None:
             return
         values, features = self._from_weights, self._from_features
@@ -224,13 +209,5 @@ class Monitor(Callback):
 
     def _drain(self) -> None:
         for step, row in self._buffer.drain():
-            row |= _means(row)
+            row |= layer_means(row)
             self._rows.append((step, row | self.derive(step, row)))
-
-
-def _means(row: Row) -> Row:
-    """The mean over layers of each measure."""
-    values: dict[str, list[float]] = {}
-    for key, value in row.items():
-        values.setdefault("/".join(key.split("/")[:2]), []).append(value)
-    return {key: sum(group) / len(group) for key, group in values.items()}

@@ -7,7 +7,8 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from symbreak.callbacks.functional.rank import effective_rank_of, numerical_rank_of, singular_values, stable_rank_of
-from symbreak.callbacks.monitor import Measures, Monitor
+from symbreak.callbacks.measurements import Measures
+from symbreak.callbacks.monitor import Monitor
 
 RANKS = {"effective_rank": effective_rank_of, "stable_rank": stable_rank_of, "numerical_rank": numerical_rank_of}
 

@@ -10,10 +10,10 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from symbreak.callbacks.activation_metrics import InputCosine, MeanSquare
 from symbreak.callbacks.functional._numerics import wide
 from symbreak.callbacks.layers import FeatureLayer
 from symbreak.callbacks.monitor import Monitor
+from symbreak.callbacks.plugins import InputCosine, MeanSquare
 
 MEASURES: dict[str, type[Metric]] = {
     "activation_square": MeanSquare,
@@ -66,7 +66,7 @@ class SignalPropagation(Monitor):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Notes what the gradients are multiplied by, before the hooks are attached."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._handles:
+        if self._hooks:
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             # Ranks average their gradients later on; a scaler's factor is read only in measured batches.
             self._factor = 1 / trainer.world_size / (scaler.get_scale() if scaler is not None else 1)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from symbreak.callbacks.announce import announce
 from symbreak.callbacks.functional import asymmetry, distinct_rows
-from symbreak.callbacks.monitor import Measures, Monitor, Row
+from symbreak.callbacks.measurements import Measures, Row
+from symbreak.callbacks.monitor import Monitor
 from symbreak.callbacks.symmetry_history import SymmetryHistory
 
 

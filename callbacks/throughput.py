@@ -9,8 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.data import extract_batch_size
 from torch.utils.flop_counter import FlopCounterMode
 
-from symbreak.callbacks.profilers import remove_listener
-from symbreak.callbacks.stopwatch import SHARES, Stopwatch
+from symbreak.callbacks.plugins import SHARES, Stopwatch, remove_listener
 
 DTYPES = {"16": torch.float16, "bf16": torch.bfloat16, "64": torch.float64}
 
