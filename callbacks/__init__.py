@@ -2,7 +2,7 @@
 
 from symbreak.callbacks import functional
 from symbreak.callbacks.acceleration import Acceleration
-from symbreak.callbacks.determinism import Determinism, RoundingNoise, determinism_mode, determinism_state
+from symbreak.callbacks.determinism import Determinism, determinism_mode, determinism_state
 from symbreak.callbacks.exact_resume import ExactResume
 from symbreak.callbacks.feature_diversity import FeatureDiversity
 from symbreak.callbacks.lottery_ticket import LotteryTicket
@@ -17,6 +17,7 @@ from symbreak.callbacks.plugins import (
     ordered_all_reduce,
 )
 from symbreak.callbacks.rank_trajectory import RankTrajectory
+from symbreak.callbacks.rounding_noise import RoundingNoise
 from symbreak.callbacks.signal_propagation import SignalPropagation
 from symbreak.callbacks.stop_at_level import StopAtLevel
 from symbreak.callbacks.symmetry_breaking import SymmetryBreaking

@@ -160,7 +160,10 @@ class ExactResume(Callback):
         self._give_back_handler()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give back the profiler; pass on a signal that came after the last step."""
+        """Give back the profiler and the process group; pass on a signal that came after the last step."""
+        if self._hosts is not None:
+            torch.distributed.destroy_process_group(self._hosts)
+            self._hosts = None
         self._stop_listening(trainer)
         if self._terminated:
             self._terminated = False

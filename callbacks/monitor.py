@@ -5,12 +5,15 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from symbreak.callbacks.hooks import ForwardHooks
 from symbreak.callbacks.layers import FeatureLayer, WeightLayer, feature_layers, weight_layers
 from symbreak.callbacks.measurements import DeviceBuffer, Measures, Row, layer_means
+from symbreak.callbacks.precision import exact_products
 from symbreak.callbacks.schedule import Schedule
+from symbreak.callbacks.weights import unmeasured
 
 LOG_EVERY_N_STEPS = 50
 """How often to flush where the trainer logs nothing of its own."""
@@ -22,7 +25,8 @@ class Monitor(Callback):
     A measurement of step t sees the weights before update t and the features of that step's first micro-batch, where t
     is ``trainer.global_step``. The weights are measured once more when training ends. Forward hooks exist during
     measured batches only. Values stay on the device until they are flushed: every ``log_every_n_steps`` steps, before
-    validation, with a checkpoint, at the end and on an exception. Only rank 0 measures.
+    validation, with a checkpoint, at the end and on an exception. Only rank 0 measures, unless
+    weights are sharded (FSDP2, tensor parallelism): then every rank takes part in gathering them.
 
     A subclass names its ``family`` of keys and overrides what it needs of :meth:`measure_weight`,
     :meth:`measure_features` and :meth:`derive`. Each measure is logged per layer, as
@@ -37,7 +41,8 @@ class Monitor(Callback):
         per_doubling: measurements between steps t and 2t of the log-spaced schedule.
 
     Raises:
-        ValueError: if a number is not positive, or the network has no layer to measure.
+        ValueError: if a number is not positive, the network has no layer to measure, a pattern to include matches no
+            layer, or a weight cannot be read (no shape yet, or a flat shard).
     """
 
     family = ""
@@ -83,7 +88,9 @@ class Monitor(Callback):
         return self._hooks.last
 
     def hidden_weights(self) -> list[str]:
-        """Names of the weight layers, without those of the layer that runs last."""
+        """Return the names of the weight layers, without the output layer's; none while that is unknown."""
+        if self.output_layer is None:
+            return []
         return [name for layer in self._features if layer.name != self.output_layer for name in layer.weights]
 
     def output_layers(self) -> list[str]:
@@ -100,11 +107,17 @@ class Monitor(Callback):
         """Finds the layers."""
         self._last_flush = trainer.global_step
         self._weights = weight_layers(pl_module, self.include, self.exclude)
-        self._features = feature_layers(pl_module)
-        measured = {layer.name for layer in self._weights}
-        self._observed = frozenset(layer.name for layer in self._features if not measured.isdisjoint(layer.weights))
+        self._features = feature_layers(pl_module, self.include, self.exclude)
+        self._on_this_rank = self.every_rank or trainer.is_global_zero or any(each.sharded for each in self._weights)
         if not self._weights:
             raise ValueError(f"{type(self).__name__} finds no layer to measure in {type(pl_module).__name__}")
+        if others := unmeasured(pl_module):
+            rank_zero_warn(f"There is no measure for the weights of {_listed(others)}.")
+        if self.measures_features and (hidden := [each.name for each in self._features if each.hides_features]):
+            rank_zero_warn(
+                f"{_listed(hidden)}: compiled as a whole, so features inside are not measured, because hooks there "
+                "would change the compiled code. Acceleration(compile=True) compiles block by block instead."
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Measures the weights and attaches the hooks, if this batch begins a step that is due."""
@@ -113,7 +126,7 @@ class Monitor(Callback):
         self._previous = step
         if step != previous:
             self._close()
-            if (self.every_rank or trainer.is_global_zero) and self.schedule.is_due(step, previous):
+            if self._on_this_rank and self.schedule.is_due(step, previous):
                 self._open(step)
         if self._measuring is not None and self.measures_features:
             self._hooks.attach(self._features)
@@ -137,7 +150,7 @@ class Monitor(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the weights that training ends with."""
         self._close()
-        if trainer.is_global_zero and self.measures_weights:
+        if self._on_this_rank and self.measures_weights:
             self._open(trainer.global_step)
             self._close()
         self.flush(trainer)
@@ -175,8 +188,8 @@ class Monitor(Callback):
         self._weights: list[WeightLayer] = []
         self._features: list[FeatureLayer] = []
         self._measuring: int | None = None
-        self._hooks = ForwardHooks(self._on_features)
-        self._observed: frozenset[str] = frozenset()  # names of the layers whose features are measured
+        self._hooks = ForwardHooks(self._observe, self._observe_again)
+        self._on_this_rank = True
         self._from_weights: Measures = {}
         self._from_features: dict[str, Measures] = {}
         self._buffer = DeviceBuffer()
@@ -185,16 +198,15 @@ class Monitor(Callback):
     def _open(self, step: int) -> None:
         self._measuring = step
         for layer in self._weights if self.measures_weights else ():
-            with torch.no_grad():
+            with torch.no_grad(), exact_products():
                 values = self.measure_weight(layer.name, layer.weight())
             self._from_weights |= {self.key(measure, layer.name): value for measure, value in values.items()}
 
-    def _on_features(self, layer: FeatureLayer, features: Tensor) -> None:
-        if layer.name in self._observed:
-            self._observe(layer, features)
-
     def _observe(self, layer: FeatureLayer, features: Tensor) -> None:
         self._from_features[layer.name] = self.measure_features(features[: self.samples], layer.channel_dim(features))
+
+    def _observe_again(self, layer: FeatureLayer, features: Tensor) -> None:
+        """Receive what activation checkpointing computes again within the backward pass."""
 
     def _close(self) -> None:
         """Buffer the finished measurement, without the output layer's features."""
@@ -211,3 +223,7 @@ class Monitor(Callback):
         for step, row in self._buffer.drain():
             row |= layer_means(row)
             self._rows.append((step, row | self.derive(step, row)))
+
+
+def _listed(names: Sequence[str], limit: int = 8) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
