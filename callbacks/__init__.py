@@ -2,15 +2,22 @@
 
 from symbreak.callbacks import functional
 from symbreak.callbacks.acceleration import Acceleration
-from symbreak.callbacks.activation_metrics import FeatureAsymmetry, FeatureCorrelation, InputCosine, MeanSquare
-from symbreak.callbacks.all_reduce import OrderedDDPStrategy, ordered_all_reduce
-from symbreak.callbacks.checkpoint_io import AtomicCheckpointIO
-from symbreak.callbacks.determinism import Determinism, RoundingNoise, determinism_mode, determinism_state
-from symbreak.callbacks.environment import environment
+from symbreak.callbacks.determinism import Determinism, determinism_mode, determinism_state
 from symbreak.callbacks.exact_resume import ExactResume
 from symbreak.callbacks.feature_diversity import FeatureDiversity
 from symbreak.callbacks.lottery_ticket import LotteryTicket
+from symbreak.callbacks.plugins import (
+    AtomicCheckpointIO,
+    FeatureAsymmetry,
+    FeatureCorrelation,
+    InputCosine,
+    MeanSquare,
+    OrderedDDPStrategy,
+    environment,
+    ordered_all_reduce,
+)
 from symbreak.callbacks.rank_trajectory import RankTrajectory
+from symbreak.callbacks.rounding_noise import RoundingNoise
 from symbreak.callbacks.signal_propagation import SignalPropagation
 from symbreak.callbacks.stop_at_level import StopAtLevel
 from symbreak.callbacks.symmetry_breaking import SymmetryBreaking

@@ -1,8 +1,7 @@
-"""Determinism modes of a process, and a reproducible stand-in for the rounding of a non-deterministic kernel."""
+"""Determinism modes of a process."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,9 +10,9 @@ from typing import Literal
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
-from torch.optim import Optimizer
 
-from symbreak.callbacks.environment import environment
+from symbreak.callbacks.plugins import environment
+from symbreak.callbacks.precision import cudnn_allow_tf32, float32_matmul_precision, kept_precisions
 
 Mode = Literal["nondeterministic", "cudnn", "strict"]
 Switches = dict[str, bool | str | None]
@@ -48,7 +47,7 @@ _DEFAULTS: Switches = {
     "cudnn_allow_tf32": True,
     "float32_matmul_precision": "highest",
 }
-"""PyTorch's own settings: another value was set by somebody."""
+"""PyTorch's defaults; any other value was set explicitly."""
 
 
 def mode_switches(mode: Mode, allow_tf32: bool = False) -> Switches:
@@ -76,8 +75,8 @@ def determinism_state() -> Switches:
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cublas_workspace_config": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
-        "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn_allow_tf32": cudnn_allow_tf32(),
+        "float32_matmul_precision": float32_matmul_precision(),
     }
 
 
@@ -103,11 +102,12 @@ def determinism_mode(mode: Mode, allow_tf32: bool = False) -> Iterator[Switches]
     """
     before, warn_only = determinism_state(), torch.is_deterministic_algorithms_warn_only_enabled()
     switches = mode_switches(mode, allow_tf32)
-    try:
-        _set_switches(switches)
-        yield switches
-    finally:
-        _set_switches(before, warn_only)
+    with kept_precisions():
+        try:
+            _set_switches(switches)
+            yield switches
+        finally:
+            _set_switches(before, warn_only)
 
 
 class Determinism(Callback):
@@ -176,60 +176,3 @@ class Determinism(Callback):
         if self._active is not None:
             self._active.__exit__(None, None, None)
             self._active = None
-
-
-class RoundingNoise(Callback):
-    r"""Multiply every gradient entry by :math:`1 + u\epsilon`, u uniform in [-ulps, ulps], before each optimiser step.
-
-    This is the size of the rounding difference between two orders of summation, and so a model of a
-    non-deterministic kernel that any hardware reproduces from a seed. :math:`\epsilon` is the machine epsilon of the
-    gradient's dtype. Every rank of a distributed run draws the same noise, after the gradients were reduced, so that
-    replicas stay equal. 0 switches it off and changes no bit.
-
-    Args:
-        ulps: Half width of the noise in units in the last place.
-        seed: Seed of the generator, which lives on the gradients' device and is independent of all others; None is the
-            global seed of Lightning's ``seed_everything``, or 0 without one.
-
-    Raises:
-        ValueError: If ``ulps`` is negative or not finite.
-    """
-
-    def __init__(self, ulps: float = 0.0, seed: int | None = None) -> None:
-        if not 0 <= ulps < math.inf:
-            raise ValueError(f"rounding noise of {ulps} ulps is not allowed: 0 (off) or more, and finite")
-        self.ulps = ulps
-        self.seed = seed
-        self._generators: dict[str, torch.Generator] = {}
-        self._loaded: dict[str, torch.Tensor] = {}
-
-    def _generator(self, device: torch.device) -> torch.Generator:
-        if str(device) not in self._generators:
-            seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
-            generator = self._generators[str(device)] = torch.Generator(device).manual_seed(seed)
-            if device.type in self._loaded:
-                generator.set_state(self._loaded.pop(device.type))
-        return self._generators[str(device)]
-
-    @torch.no_grad()
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Perturb the gradients of the optimiser's parameters in place."""
-        if not self.ulps:
-            return
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    width = self.ulps * torch.finfo(parameter.grad.dtype).eps
-                    noise = torch.empty_like(parameter.grad)
-                    noise.uniform_(-width, width, generator=self._generator(noise.device))
-                    parameter.grad.mul_(noise.add_(1))
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the generators' states, by type of device; those loaded and not used yet too."""
-        used = {torch.device(device).type: generator.get_state() for device, generator in self._generators.items()}
-        return self._loaded | used
-
-    def load_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
-        """Take up the generators where a checkpoint left them."""
-        self._generators.clear()
-        self._loaded = dict(state_dict)

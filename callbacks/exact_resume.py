@@ -9,11 +9,9 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import CombinedLoader, rank_zero_warn
-from torchmetrics import Metric
 
-from symbreak.callbacks.checkpoint_io import AtomicCheckpointIO
-from symbreak.callbacks.profilers import FetchListener, remove_listener
-from symbreak.callbacks.random_state import random_state, set_random_state
+from symbreak.callbacks.plugins import AtomicCheckpointIO, FetchListener, remove_listener
+from symbreak.callbacks.resume_state import metric_states, random_state, set_metric_states, set_random_state
 
 KEY = "exact_resume"
 FILE_NAME = "resume.ckpt"
@@ -165,7 +163,10 @@ class ExactResume(Callback):
         self._give_back_handler()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give back the profiler; pass on a signal that came after the last step."""
+        """Give back the profiler and the process group; pass on a signal that came after the last step."""
+        if self._hosts is not None:
+            torch.distributed.destroy_process_group(self._hosts)
+            self._hosts = None
         self._stop_listening(trainer)
         if self._terminated:
             self._terminated = False
@@ -219,29 +220,3 @@ def mend_epoch_end(fit_loop: dict[str, Any], by_steps: bool) -> None:
         progress["is_last_batch"] = False
         fit_loop["state_dict"].pop("combined_loader", None)
     finish_on_resume(fit_loop)
-
-
-def metric_states(module: torch.nn.Module) -> dict[str, dict[str, Any]]:
-    """Return the running values of all torchmetrics in a module, by dotted name, in host memory."""
-    metrics = ((name, child) for name, child in module.named_modules() if isinstance(child, Metric))
-    return {
-        name: {"updates": metric.update_count, "values": {key: _on_host(x) for key, x in metric.metric_state.items()}}
-        for name, metric in metrics
-    }
-
-
-def _on_host(values: Any) -> Any:
-    return [each.cpu() for each in values] if isinstance(values, list) else values.cpu()
-
-
-def set_metric_states(module: torch.nn.Module, states: dict[str, dict[str, Any]]) -> None:
-    """Set the running values that :func:`metric_states` returned, on each metric's device."""
-    for name, state in states.items():
-        metric = module.get_submodule(name)
-        assert isinstance(metric, Metric), name
-        for key, value in state["values"].items():
-            on_device = (
-                [each.to(metric.device) for each in value] if isinstance(value, list) else value.to(metric.device)
-            )
-            setattr(metric, key, on_device)
-        metric._update_count = state["updates"]

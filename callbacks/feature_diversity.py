@@ -5,7 +5,8 @@ import math
 from torch import Tensor
 
 from symbreak.callbacks.functional import feature_correlation, weight_correlations
-from symbreak.callbacks.monitor import Measures, Monitor, Row
+from symbreak.callbacks.measurements import Measures, Row
+from symbreak.callbacks.monitor import Monitor
 
 
 class FeatureDiversity(Monitor):
@@ -26,7 +27,8 @@ class FeatureDiversity(Monitor):
     ``diversity/feature_correlation``           mean over hidden layers
     =========================================== ======================================================================
 
-    A layer with nothing to pair (one filter, one input per group, kernels of one number) has no such key. When and
+    A layer with nothing to pair (one filter, one input per group) or with a single number in what would be paired has
+    no such key. When and
     where is measured, and the arguments, are as in :class:`~symbreak.callbacks.monitor.Monitor`.
     """
 
@@ -36,13 +38,14 @@ class FeatureDiversity(Monitor):
         """The three correlations of one weight."""
         values = weight_correlations(weight)
         filters, inputs, taps = len(weight), weight.shape[1], weight[0, 0].numel()
-        exists = (filters > 1, inputs > 1, filters * inputs > 1 and taps > 1)
+        exists = (filters > 1 and inputs * taps > 1, inputs > 1 and filters * taps > 1, filters * inputs > 1 < taps)
         names = ("forward_correlation", "backward_correlation", "kernel_correlation")
         return {name: value for name, value, there in zip(names, values, exists, strict=True) if there}
 
     def measure_features(self, features: Tensor, channel_dim: int) -> Measures:
         """The correlation of one layer's channels."""
-        if features.shape[channel_dim] < 2:
+        channels = features.shape[channel_dim]
+        if channels < 2 or features.numel() == channels:
             return {}
         return {"feature_correlation": feature_correlation(features, channel_dim)}
 

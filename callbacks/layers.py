@@ -1,16 +1,17 @@
 """Which layers of a network are measured, found by the types and names of its modules."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import cast
 
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch._dynamo import OptimizedModule
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+from symbreak.callbacks.weights import check_readable, is_sharded, readers, source
+
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+"""Attributes in which torch.compile, checkpoint_wrapper and FSDP hold a module: no part of a layer's name."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,18 @@ class WeightLayer:
     Attributes:
         name: dotted name of its module; the three projections of an attention end in q_proj, k_proj and v_proj.
         owner: dotted name of the module itself.
-        weight: reads the weight as it is now, (C_out, C_in / groups, ...).
+        weight: reads the weight as the next forward pass uses it, (C_out, C_in / groups, ...).
         space: number of spatial axes: 2 for Conv2d, 0 for a linear map.
+        source: the tensor it is computed from and the part of it, equal for tied weights.
+        sharded: whether it is distributed over processes, so that reading it is a collective.
     """
 
     name: str
     owner: str
     weight: Callable[[], Tensor]
     space: int
+    source: tuple[int, str]
+    sharded: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,48 +41,126 @@ class FeatureLayer:
 
     Attributes:
         name: its dotted name.
-        module: the module.
+        module: the module, the outermost where wrappers hold it.
         space: number of spatial axes its output has if it comes from a convolution, else 0.
         weights: names of the weight layers whose innermost block it is.
+        measured: whether one of those weights is selected.
+        hides_features: whether blocks inside cannot be measured because it was compiled as a whole.
+        hookable: whether a hook on it stays outside of compiled code.
     """
 
     name: str
     module: nn.Module
     space: int
     weights: tuple[str, ...]
+    measured: bool = True
+    hides_features: bool = False
+    hookable: bool = True
 
     def channel_dim(self, output: Tensor) -> int:
-        """Axis of the channels: 1 after a convolution, the last one after a linear map or an attention."""
+        """Return the axis of the channels: 1 after a convolution, the last after a linear map or an attention."""
         return 1 if self.space and output.ndim == self.space + 2 else -1
 
 
 def weight_layers(root: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[WeightLayer]:
-    """The convolutions, transposed convolutions, linear maps and attention projections below ``root``, in their order.
+    """Return the convolutions, transposed convolutions, linear maps and attention projections in definition order.
+
+    A weight that several layers share is listed once, under the first name that is selected. Empty weights are left
+    out.
 
     Args:
         root: the network, or the LightningModule that holds it.
         include: patterns of names (``fnmatch``); where there are any, a layer must match one.
         exclude: patterns of names; a layer that matches one is left out.
+
+    Raises:
+        ValueError: if a pattern to include matches no layer, or a weight cannot be read.
     """
-    found = [layer for name, module in root.named_modules() for layer in _weights(name, module)]
-    return [layer for layer in found if _selected(layer.name, include, exclude)]
+    found = list(_all_weights(root))
+    for pattern in include:
+        if not any(fnmatchcase(layer.name, pattern) for layer in found):
+            names = ", ".join(layer.name for layer in found[:8]) + (", ..." if len(found) > 8 else "")
+            raise ValueError(
+                f"include pattern {pattern!r} matches no layer of {type(root).__name__}: {names or 'none'}"
+            )
+    first: dict[tuple[int, str], WeightLayer] = {}
+    for layer in found:
+        if _selected(layer.name, include, exclude):
+            first.setdefault(layer.source, layer)
+    return list(first.values())
 
 
-def feature_layers(root: nn.Module) -> list[FeatureLayer]:
-    """For each weight below ``root`` its innermost enclosing block, or the layer itself where there is none.
+def feature_layers(root: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[FeatureLayer]:
+    """Return for each weight below ``root`` its innermost enclosing block, or the layer itself where there is none.
 
-    A block is an ancestor that is neither a plain container (exactly Sequential, ModuleList, ModuleDict) nor the whole
-    network, i.e. that does not hold every one of the network's weights.
+    A block is an ancestor that is no plain container (exactly Sequential, ModuleList, ModuleDict), does not hold every
+    weight of the network, and does not hold two or more other blocks (attentions apart). Where ``torch.compile`` was
+    applied to a module around blocks, that module takes their place: hooks inside would change the compiled code. The
+    arguments select what is measured as in :func:`weight_layers`; layers that are not are listed too, since one may be
+    the output layer.
     """
-    modules, weights = dict(root.named_modules()), weight_layers(root)
-    owners = [layer.owner for layer in weights]
-    blocks: dict[str, list[WeightLayer]] = {}
+    modules, weights = _modules(root), list(_all_weights(root))
+    block_of = _Blocks({name: found[-1] for name, found in modules.items()}, [layer.owner for layer in weights])
+    groups: dict[str, list[WeightLayer]] = {}
+    hiding: set[str] = set()
     for layer in weights:
-        blocks.setdefault(_block(layer.owner, modules, owners), []).append(layer)
+        block = block_of(layer.owner)
+        outer = next((name for name in _ancestors(block) if any(map(is_compiled, modules[name]))), block)
+        if outer != block or any(map(_compiles_hooks, modules[outer])):
+            hiding.add(outer)
+        groups.setdefault(outer, []).append(layer)
     return [
-        FeatureLayer(name, modules[name], max(layer.space for layer in layers), tuple(layer.name for layer in layers))
-        for name, layers in blocks.items()
+        FeatureLayer(
+            name,
+            modules[name][0],
+            max(layer.space for layer in layers),
+            tuple(layer.name for layer in layers),
+            any(_selected(layer.name, include, exclude) for layer in layers),
+            name in hiding,
+            not any(map(_compiles_hooks, modules[name])),
+        )
+        for name, layers in groups.items()
     ]
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Return whether ``torch.compile``, ``Module.compile`` or Lightning's compiled fit apply to a module itself."""
+    own_forward = vars(module).get("forward")
+    return (
+        isinstance(module, OptimizedModule)
+        or _compiles_hooks(module)
+        or hasattr(own_forward, "_torchdynamo_orig_callable")
+    )
+
+
+def _compiles_hooks(module: nn.Module) -> bool:
+    return getattr(module, "_compiled_call_impl", None) is not None or vars(module).get("_compiler_ctx") is not None
+
+
+def first_tensor(output: object) -> Tensor | None:
+    """Return the first floating-point tensor in an output, which may be a tuple, a list or a dictionary of them."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() and output.ndim > 1 and output.numel() else None
+    nested = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
+    return next((tensor for tensor in map(first_tensor, nested) if tensor is not None), None)
+
+
+def _modules(root: nn.Module) -> dict[str, list[nn.Module]]:
+    """The modules by name without wrappers; those of one name from the outermost to the innermost."""
+    found: dict[str, list[nn.Module]] = {}
+    for name, module in root.named_modules():
+        found.setdefault(".".join(part for part in name.split(".") if part not in WRAPPERS), []).append(module)
+    return found
+
+
+def _all_weights(root: nn.Module) -> Iterator[WeightLayer]:
+    for name, modules in _modules(root).items():
+        for suffix, weight, space, attribute in readers(modules[-1]):
+            stored = source(modules[-1], attribute)
+            check_readable(name, modules[-1], stored)
+            if stored.numel():
+                part = suffix if attribute == "in_proj_weight" else ""
+                yield WeightLayer(name + suffix, name, weight, space, (id(stored), part), is_sharded(stored))
 
 
 def _selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
@@ -85,59 +168,35 @@ def _selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool
     return included and not any(fnmatchcase(name, pattern) for pattern in exclude)
 
 
-def _weights(name: str, module: nn.Module) -> list[WeightLayer]:
-    if isinstance(module, CONVOLUTIONS):
-        return [WeightLayer(name, name, lambda: _weight(module), len(module.kernel_size))]
-    if isinstance(module, TRANSPOSED):
-        return [WeightLayer(name, name, lambda: _by_output(_weight(module), module.groups), len(module.kernel_size))]
-    if isinstance(module, nn.Linear):
-        return [WeightLayer(name, name, lambda: _weight(module), 0)]
-    if isinstance(module, nn.MultiheadAttention):
-        return [WeightLayer(f"{name}.{part}_proj", name, _projection(module, i), 0) for i, part in enumerate("qkv")]
-    return []
+def _ancestors(name: str) -> list[str]:
+    """The root "", then every prefix of a dotted name, the name itself last."""
+    parts = name.split(".") if name else []
+    return [".".join(parts[:length]) for length in range(len(parts) + 1)]
 
 
-def _weight(module: nn.Module) -> Tensor:
-    """The weight; a parametrized one in evaluation mode, since spectral_norm moves its state when training reads it."""
-    if not parametrize.is_parametrized(module, "weight"):
-        return module.weight  # pyright: ignore[reportReturnType]
-    own = cast(nn.ModuleDict, module.parametrizations)["weight"]
-    training = {part: part.training for part in own.modules()}
-    own.eval()
-    try:
-        return module.weight  # pyright: ignore[reportReturnType]
-    finally:
-        for part, mode in training.items():
-            part.training = mode
+class _Blocks:
+    """Find the innermost block around the owner of a weight."""
 
+    def __init__(self, modules: dict[str, nn.Module], owners: Sequence[str]) -> None:
+        owned = dict.fromkeys(owners)
+        count: dict[str, int] = {}
+        for owner in owned:
+            for name in _ancestors(owner)[:-1]:
+                count[name] = count.get(name, 0) + 1
+        total = len(owned)
+        self._candidates = {
+            name
+            for name, size in count.items()
+            if name and type(modules[name]) not in CONTAINERS and size + (name in owned) < total
+        }
+        innermost = [name for name in self._candidates if name not in owned and not self._below(name)]
+        self._stages = {
+            name for name in self._candidates if sum(other.startswith(f"{name}.") for other in innermost) > 1
+        }
 
-def _projection(attention: nn.MultiheadAttention, index: int) -> Callable[[], Tensor]:
-    def weight() -> Tensor:
-        if attention.in_proj_weight is not None:
-            return attention.in_proj_weight.chunk(3)[index]
-        return (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)[index]
+    def _below(self, name: str) -> list[str]:
+        return [other for other in self._candidates if other.startswith(f"{name}.")]
 
-    return weight
-
-
-def _by_output(weight: Tensor, groups: int) -> Tensor:
-    """A transposed convolution's weight (C_in, C_out / groups, ...) as (C_out, C_in / groups, ...)."""
-    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
-
-
-def _block(owner: str, modules: dict[str, nn.Module], owners: Sequence[str]) -> str:
-    parts = owner.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        name = ".".join(parts[:length])
-        whole = all(other == name or other.startswith(f"{name}.") for other in owners)
-        if type(modules[name]) not in CONTAINERS and not whole:
-            return name
-    return owner
-
-
-def first_tensor(output: object) -> Tensor | None:
-    """The first floating-point tensor in a module's output, which may be a tuple, a list or a dictionary of them."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() and output.ndim > 1 else None
-    nested = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
-    return next((tensor for tensor in map(first_tensor, nested) if tensor is not None), None)
+    def __call__(self, owner: str) -> str:
+        inside = [name for name in _ancestors(owner)[:-1] if name in self._candidates and name not in self._stages]
+        return inside[-1] if inside else owner

@@ -1,11 +1,12 @@
 """Lottery tickets: prune a trained network, rewind what is left to its initial values, train again."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelPruning
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 Mask = Literal["magnitude", "random"]
 PRUNING = {"magnitude": "l1_unstructured", "random": "random_unstructured"}
@@ -26,7 +27,7 @@ class LotteryTicket(ModelPruning):
     ``lottery/kept``  share of the prunable weights that are left, logged at each round
     ================  ===========================================================================================
 
-    Masks are not part of a checkpoint, whose weights are the pruned ones: a run that is interrupted starts again.
+    Masks and initial values are saved with a checkpoint and come back with it.
 
     Source: Frankle, Carbin, "The Lottery Ticket Hypothesis", ICLR 2019.
 
@@ -64,12 +65,38 @@ class LotteryTicket(ModelPruning):
         )
         self._initial: list[tuple[nn.Parameter, Tensor]] = []
         self._pruned: list[nn.Module] = []
+        self._loaded: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keep the initial values."""
         if stage == "fit":
             super().setup(trainer, pl_module, stage)
             self._initial = [(parameter, parameter.detach().clone()) for parameter in pl_module.parameters()]
+            self._loaded = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prune as the checkpoint was, and take over its initial values.
+
+        Raises:
+            ValueError: if the checkpoint is that of another network.
+        """
+        if self._loaded is None:
+            return
+        masks, initial = self._loaded["masks"], self._loaded["initial"]
+        if len(initial) != len(self._initial) or len(masks) not in (0, len(self._pruned)):
+            raise ValueError("LotteryTicket: the checkpoint is that of a network with other layers")
+        self._initial = [(p, value.to(p)) for (p, _), value in zip(self._initial, initial, strict=True)]
+        for module, mask in zip(self._pruned, masks, strict=bool(masks)):
+            prune.custom_from_mask(module, "weight", mask.to(cast(Tensor, module.weight).device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the masks, none before the first round, and the initial values, in the order of the network."""
+        masks = [module.weight_mask.bool() for module in self._pruned if hasattr(module, "weight_mask")]
+        return {"masks": masks, "initial": [value for _, value in self._initial]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until the fit starts."""
+        self._loaded = state_dict
 
     def filter_parameters_to_prune(self, parameters_to_prune: object = ()) -> list[tuple[nn.Module, str]]:
         """Leave out the weights of norms."""

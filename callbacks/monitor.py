@@ -1,23 +1,22 @@
 """What the measuring callbacks share: when to measure, what to hook, how values reach the loggers."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
 
-from symbreak.callbacks.device_buffer import DeviceBuffer
-from symbreak.callbacks.layers import FeatureLayer, WeightLayer, feature_layers, first_tensor, weight_layers
+from symbreak.callbacks.hooks import ForwardHooks
+from symbreak.callbacks.layers import FeatureLayer, WeightLayer, feature_layers, weight_layers
+from symbreak.callbacks.measurements import DeviceBuffer, Measures, Row, layer_means
+from symbreak.callbacks.precision import exact_products
 from symbreak.callbacks.schedule import Schedule
+from symbreak.callbacks.weights import unmeasured
 
 LOG_EVERY_N_STEPS = 50
 """How often to flush where the trainer logs nothing of its own."""
-
-Row = dict[str, float]
-Measures = dict[str, Tensor]
 
 
 class Monitor(Callback):
@@ -26,7 +25,8 @@ class Monitor(Callback):
     A measurement of step t sees the weights before update t and the features of that step's first micro-batch, where t
     is ``trainer.global_step``. The weights are measured once more when training ends. Forward hooks exist during
     measured batches only. Values stay on the device until they are flushed: every ``log_every_n_steps`` steps, before
-    validation, with a checkpoint, at the end and on an exception. Only rank 0 measures.
+    validation, with a checkpoint, at the end and on an exception. Only rank 0 measures, unless
+    weights are sharded (FSDP2, tensor parallelism): then every rank takes part in gathering them.
 
     A subclass names its ``family`` of keys and overrides what it needs of :meth:`measure_weight`,
     :meth:`measure_features` and :meth:`derive`. Each measure is logged per layer, as
@@ -41,7 +41,8 @@ class Monitor(Callback):
         per_doubling: measurements between steps t and 2t of the log-spaced schedule.
 
     Raises:
-        ValueError: if a number is not positive, or the network has no layer to measure.
+        ValueError: if a number is not positive, the network has no layer to measure, a pattern to include matches no
+            layer, or a weight cannot be read (no shape yet, or a flat shard).
     """
 
     family = ""
@@ -63,7 +64,6 @@ class Monitor(Callback):
         self.schedule = Schedule(every_n_steps, per_doubling)
         self.samples = samples
         self.include, self.exclude = tuple(include), tuple(exclude)
-        self._handles: list[RemovableHandle] = []
         self._reset()
 
     def measure_weight(self, layer: str, weight: Tensor) -> Measures:
@@ -82,8 +82,15 @@ class Monitor(Callback):
         """The key under which a measure is logged."""
         return f"{self.family}/{measure}" if layer is None else f"{self.family}/{measure}/{layer}"
 
+    @property
+    def output_layer(self) -> str | None:
+        """Name of the layer that ran last in a measured forward pass; None until one has run."""
+        return self._hooks.last
+
     def hidden_weights(self) -> list[str]:
-        """Names of the weight layers, without those of the layer that runs last."""
+        """Return the names of the weight layers, without the output layer's; none while that is unknown."""
+        if self.output_layer is None:
+            return []
         return [name for layer in self._features if layer.name != self.output_layer for name in layer.weights]
 
     def output_layers(self) -> list[str]:
@@ -100,27 +107,35 @@ class Monitor(Callback):
         """Finds the layers."""
         self._last_flush = trainer.global_step
         self._weights = weight_layers(pl_module, self.include, self.exclude)
-        self._features = feature_layers(pl_module)
+        self._features = feature_layers(pl_module, self.include, self.exclude)
+        self._on_this_rank = self.every_rank or trainer.is_global_zero or any(each.sharded for each in self._weights)
         if not self._weights:
             raise ValueError(f"{type(self).__name__} finds no layer to measure in {type(pl_module).__name__}")
+        if others := unmeasured(pl_module):
+            rank_zero_warn(f"There is no measure for the weights of {_listed(others)}.")
+        if self.measures_features and (hidden := [each.name for each in self._features if each.hides_features]):
+            rank_zero_warn(
+                f"{_listed(hidden)}: compiled as a whole, so features inside are not measured, because hooks there "
+                "would change the compiled code. Acceleration(compile=True) compiles block by block instead."
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Measures the weights and attaches the hooks, if this batch begins a step that is due."""
-        self._detach()
+        self._hooks.detach()
         step, previous = trainer.global_step, self._previous
         self._previous = step
         if step != previous:
             self._close()
-            if (self.every_rank or trainer.is_global_zero) and self.schedule.is_due(step, previous):
+            if self._on_this_rank and self.schedule.is_due(step, previous):
                 self._open(step)
         if self._measuring is not None and self.measures_features:
-            self._attach()
+            self._hooks.attach(self._features)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Removes the hooks, and flushes where it is time."""
-        self._detach()
+        self._hooks.detach()
         if not self.every_micro_batch or trainer.global_step != self._measuring:
             self._close()
         interval = getattr(trainer, "log_every_n_steps", 0) or LOG_EVERY_N_STEPS
@@ -135,7 +150,7 @@ class Monitor(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures the weights that training ends with."""
         self._close()
-        if trainer.is_global_zero and self.measures_weights:
+        if self._on_this_rank and self.measures_weights:
             self._open(trainer.global_step)
             self._close()
         self.flush(trainer)
@@ -145,7 +160,7 @@ class Monitor(Callback):
         self.flush(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Logs what the state in the checkpoint has already taken into account."""
+        """Flush first: the saved state already includes these measurements."""
         self.flush(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -155,11 +170,11 @@ class Monitor(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where the state was taken."""
-        self._previous, self.output_layer = state_dict["previous"], state_dict["output_layer"]
+        self._previous, self._hooks.last = state_dict["previous"], state_dict["output_layer"]
 
     def flush(self, trainer: Trainer) -> None:
         """Logs all values measured so far to every logger, each at its own step."""
-        self._detach()
+        self._hooks.detach()
         self._drain()
         rows, self._rows = self._rows, []
         self._last_flush = trainer.global_step
@@ -168,13 +183,13 @@ class Monitor(Callback):
                 logger.log_metrics(row, step)
 
     def _reset(self) -> None:
-        self.output_layer: str | None = None
         self._previous: int | None = None
         self._last_flush = 0
         self._weights: list[WeightLayer] = []
         self._features: list[FeatureLayer] = []
         self._measuring: int | None = None
-        self._ran: list[str] = []
+        self._hooks = ForwardHooks(self._observe, self._observe_again)
+        self._on_this_rank = True
         self._from_weights: Measures = {}
         self._from_features: dict[str, Measures] = {}
         self._buffer = DeviceBuffer()
@@ -183,36 +198,18 @@ class Monitor(Callback):
     def _open(self, step: int) -> None:
         self._measuring = step
         for layer in self._weights if self.measures_weights else ():
-            with torch.no_grad():
+            with torch.no_grad(), exact_products():
                 values = self.measure_weight(layer.name, layer.weight())
             self._from_weights |= {self.key(measure, layer.name): value for measure, value in values.items()}
-
-    def _attach(self) -> None:
-        self._ran.clear()
-        for layer in self._features:
-            self._handles.append(layer.module.register_forward_hook(partial(self._on_forward, layer)))
-
-    def _on_forward(self, layer: FeatureLayer, module: nn.Module, args: Any, output: Any) -> None:
-        features = first_tensor(output)
-        if features is None or layer.name in self._ran:
-            return
-        self._ran.append(layer.name)  # a layer that is not measured may still be the one that runs last
-        if any(weight.name in layer.weights for weight in self._weights):
-            with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-                self._observe(layer, features)
 
     def _observe(self, layer: FeatureLayer, features: Tensor) -> None:
         self._from_features[layer.name] = self.measure_features(features[: self.samples], layer.channel_dim(features))
 
-    def _detach(self) -> None:
-        if self._handles and self._ran:
-            self.output_layer = self._ran[-1]
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def _observe_again(self, layer: FeatureLayer, features: Tensor) -> None:
+        """Receive what activation checkpointing computes again within the backward pass."""
 
     def _close(self) -> None:
-        """Puts the values of a measurement away, but for features of the layer that ran last."""
+        """Buffer the finished measurement, without the output layer's features."""
         if self._measuring is None:
             return
         values, features = self._from_weights, self._from_features
@@ -224,13 +221,9 @@ class Monitor(Callback):
 
     def _drain(self) -> None:
         for step, row in self._buffer.drain():
-            row |= _means(row)
+            row |= layer_means(row)
             self._rows.append((step, row | self.derive(step, row)))
 
 
-def _means(row: Row) -> Row:
-    """The mean over layers of each measure."""
-    values: dict[str, list[float]] = {}
-    for key, value in row.items():
-        values.setdefault("/".join(key.split("/")[:2]), []).append(value)
-    return {key: sum(group) / len(group) for key, group in values.items()}
+def _listed(names: Sequence[str], limit: int = 8) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

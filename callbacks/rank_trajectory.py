@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from symbreak.callbacks.functional.rank import effective_rank_of, numerical_rank_of, singular_values, stable_rank_of
-from symbreak.callbacks.monitor import Measures, Monitor
+from symbreak.callbacks.measurements import Measures
+from symbreak.callbacks.monitor import Monitor
 
 RANKS = {"effective_rank": effective_rank_of, "stable_rank": stable_rank_of, "numerical_rank": numerical_rank_of}
 
@@ -33,7 +35,8 @@ class RankTrajectory(Monitor):
     ============================================= ====================================================================
 
     Singular values are the one measure that is not linear in the number of weights, so the default schedule is sparse:
-    one measurement per doubling of the step. W_0 is kept in host memory and saved with the checkpoint.
+    one measurement per doubling of the step, and their decomposition waits for an accelerator. W_0 is kept in (pinned)
+    host memory and saved with the checkpoint.
 
     Args:
         every_n_steps: distance of two measurements; None for a log-spaced schedule.
@@ -62,11 +65,11 @@ class RankTrajectory(Monitor):
         super().on_fit_start(trainer, pl_module)
         for layer in self._weights:
             if layer.name not in self._initial:
-                self._initial[layer.name] = layer.weight().detach().cpu().clone()
+                self._initial[layer.name] = _on_host(layer.weight())
 
     def measure_weight(self, layer: str, weight: Tensor) -> Measures:
         """Ranks of one weight and of its change."""
-        change = weight - self._initial[layer].to(weight.device)
+        change = weight - self._initial[layer].to(weight.device, non_blocking=True)
         found = {}
         for suffix, matrix in (("", weight), ("_change", change)):
             values = singular_values(matrix.flatten(1))
@@ -80,8 +83,17 @@ class RankTrajectory(Monitor):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Measures changes from where the first run started."""
         super().load_state_dict(state_dict)
-        self._initial = dict(state_dict["initial"])
+        self._initial = {layer: _pinned(weight) for layer, weight in state_dict["initial"].items()}
 
     def _reset(self) -> None:
         super()._reset()
         self._initial: dict[str, Tensor] = {}
+
+
+def _on_host(weight: Tensor) -> Tensor:
+    return _pinned(weight.detach().to("cpu", copy=True))
+
+
+def _pinned(weight: Tensor) -> Tensor:
+    """Page-locked memory, from which a copy to a GPU does not hold up the host."""
+    return weight.pin_memory() if torch.cuda.is_available() else weight

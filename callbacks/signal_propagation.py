@@ -10,10 +10,10 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-from symbreak.callbacks.activation_metrics import InputCosine, MeanSquare
 from symbreak.callbacks.functional._numerics import wide
 from symbreak.callbacks.layers import FeatureLayer
 from symbreak.callbacks.monitor import Monitor
+from symbreak.callbacks.plugins import InputCosine, MeanSquare
 
 MEASURES: dict[str, type[Metric]] = {
     "activation_square": MeanSquare,
@@ -66,10 +66,12 @@ class SignalPropagation(Monitor):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Notes what the gradients are multiplied by, before the hooks are attached."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._handles:
+        if self._hooks:
+            self._with_gradient.clear()
+            one = torch.ones((), device=pl_module.device)
             scaler = getattr(trainer.precision_plugin, "scaler", None)
-            # Ranks average their gradients later on; a scaler's factor is read only in measured batches.
-            self._factor = 1 / trainer.world_size / (scaler.get_scale() if scaler is not None else 1)
+            scale = one if scaler is None else scaler.scale(one)  # on the device, unlike scaler.get_scale()
+            self._factor = 1 / (trainer.world_size * scale)  # ranks average their gradients later on
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the metrics, in the same order on every rank."""
@@ -77,17 +79,24 @@ class SignalPropagation(Monitor):
         self._metrics = {
             layer.name: {name: kind(sync_on_compute=False) for name, kind in MEASURES.items()}
             for layer in self._features
+            if layer.measured
         }
 
     def _reset(self) -> None:
         super()._reset()
-        self._factor = 1.0
+        self._factor = torch.ones(())
+        self._with_gradient: set[str] = set()
         self._metrics: dict[str, dict[str, Metric]] = {}
 
     def _observe(self, layer: FeatureLayer, features: Tensor) -> None:
         self._update(layer.name, "activation_square", features)
         self._update(layer.name, "input_cosine", features)
-        if features.requires_grad:
+        self._observe_again(layer, features)
+
+    def _observe_again(self, layer: FeatureLayer, features: Tensor) -> None:
+        """Watch the gradient; reentrant checkpointing makes a graph in the backward pass alone."""
+        if features.requires_grad and layer.name not in self._with_gradient:
+            self._with_gradient.add(layer.name)
             features.register_hook(partial(self._update, layer.name, "gradient_square"))
 
     def _update(self, layer: str, measure: str, features: Tensor) -> None:
@@ -99,7 +108,8 @@ class SignalPropagation(Monitor):
             for layer, metrics in self._metrics.items():
                 found = {measure: metric.compute() for measure, metric in metrics.items() if metric in updated}
                 if "gradient_square" in found:
-                    found["gradient_square"] = found["gradient_square"] * self._factor**2
+                    square = found["gradient_square"]
+                    found["gradient_square"] = square * self._factor.to(square).square()
                 if found:
                     self._from_features[layer] = found
                 for metric in metrics.values():

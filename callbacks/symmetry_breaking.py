@@ -9,8 +9,11 @@ from torch import Tensor
 
 from symbreak.callbacks.announce import announce
 from symbreak.callbacks.functional import asymmetry, distinct_rows
-from symbreak.callbacks.monitor import Measures, Monitor, Row
+from symbreak.callbacks.measurements import Measures, Row
+from symbreak.callbacks.monitor import Monitor
 from symbreak.callbacks.symmetry_history import SymmetryHistory
+
+OUTCOMES = ("broken_step", "escape_step", "diverged_step", "growth_rate")
 
 
 class SymmetryBreaking(Monitor):
@@ -31,6 +34,8 @@ class SymmetryBreaking(Monitor):
     ``symmetry/broken_step/<layer>``          first measured step at which the filters are not all bitwise equal
     ``symmetry/broken_step``                  the earliest of the hidden layers
     ``symmetry/escape_step``                  first measured step at which max_feature_asymmetry reaches the threshold
+    ``symmetry/diverged_step``                first measured step at which an asymmetry of weights or features is not a
+                                              number; nothing escapes or grows then
     ``symmetry/growth_rate/<layer>``          slope of ln(feature_asymmetry) per step over its last rise from 1e-6 (or
                                               its floor) to 1e-2
     ``symmetry/growth_rate``                  the same for max_feature_asymmetry
@@ -38,9 +43,10 @@ class SymmetryBreaking(Monitor):
     ``symmetry/growth_rate_r2``               the same for max_feature_asymmetry
     ========================================= ========================================================================
 
-    The steps and the growth are logged once they have happened. That symmetry broke, or features escaped, is announced
-    in the progress display and by an alert of an online W&B run, unless it was so from the start. When and where is
-    measured is described in :class:`~symbreak.callbacks.monitor.Monitor`.
+    A layer with one filter (channel) has no asymmetry. The steps and the growth are logged once they have happened.
+    That symmetry broke, features escaped or training diverged is announced in the progress display and by an alert of
+    an online W&B run, unless it was so from the start. When and where is measured is described in
+    :class:`~symbreak.callbacks.monitor.Monitor`.
 
     Args:
         every_n_steps: distance of two measurements; None for a log-spaced schedule, dense early and sparse late.
@@ -76,20 +82,20 @@ class SymmetryBreaking(Monitor):
 
     def measure_weight(self, layer: str, weight: Tensor) -> Measures:
         """Bitwise and relative differences of one weight's filters."""
-        return {
-            "distinct_filters": distinct_rows(weight),
-            "distinct_inputs": distinct_rows(weight.transpose(0, 1)),
-            "weight_asymmetry": asymmetry(weight),
-        }
+        found = {"distinct_filters": distinct_rows(weight), "distinct_inputs": distinct_rows(weight.transpose(0, 1))}
+        return found | ({"weight_asymmetry": asymmetry(weight)} if len(weight) > 1 else {})
 
     def measure_features(self, features: Tensor, channel_dim: int) -> Measures:
         """Relative differences of one layer's channels."""
+        if features.shape[channel_dim] < 2:
+            return {}
         return {"feature_asymmetry": asymmetry(features, channel_dim)}
 
     def derive(self, step: int, row: Row) -> Row:
         """What has happened for the first time in this step."""
-        distinct, curves = (self._by_layer(row, measure) for measure in ("distinct_filters", "feature_asymmetry"))
-        found = self.history.add(step, distinct, curves, self.hidden_weights())
+        measures = ("distinct_filters", "feature_asymmetry", "weight_asymmetry")
+        distinct, features, weights = (self._by_layer(row, measure) for measure in measures)
+        found = self.history.add(step, distinct, features, self.hidden_weights(), weights)
         return {self.key(measure, layer): value for (measure, layer), value in found.items()}
 
     def flush(self, trainer: Trainer) -> None:
@@ -113,9 +119,7 @@ class SymmetryBreaking(Monitor):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells W&B's summary also what never happened."""
         super().on_train_end(trainer, pl_module)
-        outcome = {
-            self.key(name): getattr(self.history, name) for name in ("broken_step", "escape_step", "growth_rate")
-        }
+        outcome = {self.key(name): getattr(self.history, name) for name in OUTCOMES}
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(outcome)

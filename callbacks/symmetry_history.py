@@ -1,9 +1,14 @@
 """What the measurements of a run, one after another, say about the breaking of its symmetry."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from symbreak.callbacks.rise import Rise
+from symbreak.callbacks.functional import Growth, growth
+
+LOW, HIGH = 1e-6, 1e-2
+CAPACITY = 4096
 
 Findings = dict[tuple[str, str | None], float]
 
@@ -18,6 +23,7 @@ class SymmetryHistory:
         broken_steps: for each layer the first measured step at which its filters were not all bitwise equal.
         broken_step: the earliest of the hidden layers.
         escape_step: the first measured step at which the threshold was reached.
+        diverged_step: the first measured step at which an asymmetry was not a number.
         growth_rate: the latest growth rate of the largest asymmetry, per step.
         events: (title, sentence) for what happened after the first measurement and has not been told yet.
     """
@@ -27,13 +33,19 @@ class SymmetryHistory:
         self.broken_steps: dict[str, int] = {}
         self.broken_step: int | None = None
         self.escape_step: int | None = None
+        self.diverged_step: int | None = None
         self.growth_rate: float | None = None
         self.events: list[tuple[str, str]] = []
         self._rises: dict[str, Rise] = {}
         self._begun = False
 
     def add(
-        self, step: int, distinct: dict[str, float], asymmetry: dict[str, float], hidden: Collection[str]
+        self,
+        step: int,
+        distinct: dict[str, float],
+        asymmetry: dict[str, float],
+        hidden: Collection[str],
+        weights: Mapping[str, float] = MappingProxyType({}),
     ) -> Findings:
         """Takes one measurement; returns what was found in it, by measure and layer (None for the whole network).
 
@@ -42,9 +54,13 @@ class SymmetryHistory:
             distinct: number of distinct filters by weight layer.
             asymmetry: asymmetry of the features by hidden layer; empty if features were not measured.
             hidden: names of the hidden weight layers.
+            weights: asymmetry of the weights by weight layer.
         """
         found = self._broken(step, [layer for layer, count in distinct.items() if count > 1], hidden)
-        if asymmetry:
+        lost = {layer for row in (weights, asymmetry) for layer, value in row.items() if not math.isfinite(value)}
+        if lost:
+            found |= self._diverged(step, sorted(lost))
+        elif asymmetry:
             found |= self._escaped(step, max(asymmetry.values()))
             found |= self._grown(step, asymmetry)
         self._begun = True
@@ -56,6 +72,7 @@ class SymmetryHistory:
             "broken_steps": dict(self.broken_steps),
             "broken_step": self.broken_step,
             "escape_step": self.escape_step,
+            "diverged_step": self.diverged_step,
             "growth_rate": self.growth_rate,
             "rises": {layer: rise.state_dict() for layer, rise in self._rises.items()},
         }
@@ -64,7 +81,7 @@ class SymmetryHistory:
         """Goes on from a state."""
         self.broken_steps = dict(state_dict["broken_steps"])
         self.broken_step, self.escape_step = state_dict["broken_step"], state_dict["escape_step"]
-        self.growth_rate = state_dict["growth_rate"]
+        self.diverged_step, self.growth_rate = state_dict["diverged_step"], state_dict["growth_rate"]
         self._rises = {layer: Rise(**state) for layer, state in state_dict["rises"].items()}
         self._begun = True
 
@@ -85,6 +102,13 @@ class SymmetryHistory:
             self._event("Features escaped", f"features escaped at step {step}: their asymmetry is {largest:.2g}")
         return found
 
+    def _diverged(self, step: int, layers: list[str]) -> Findings:
+        if self.diverged_step is not None:
+            return {}
+        self.diverged_step = step
+        self._event("Training diverged", f"training diverged at step {step}: no numbers in {', '.join(layers)}")
+        return {("diverged_step", None): step}
+
     def _grown(self, step: int, asymmetry: dict[str, float]) -> Findings:
         found: Findings = {}
         for layer, value in [*asymmetry.items(), ("", max(asymmetry.values()))]:
@@ -98,3 +122,29 @@ class SymmetryHistory:
     def _event(self, title: str, text: str) -> None:
         if self._begun:
             self.events.append((title, text))
+
+
+class Rise:
+    """Remembers a curve since it was last below ``LOW``, and reports its growth when it passes ``HIGH``.
+
+    A rise of more than ``CAPACITY`` measurements is thinned to every other one.
+    """
+
+    def __init__(self, steps: Sequence[int] = (), values: Sequence[float] = ()) -> None:
+        self._steps, self._values = list(steps), list(values)
+
+    def add(self, step: int, value: float) -> Growth | None:
+        """Appends a measurement; returns the growth if a rise ends with it."""
+        passes = bool(self._values) and self._values[-1] < HIGH <= value
+        if value < LOW or (value >= HIGH and not passes):
+            self._steps.clear()
+            self._values.clear()
+        self._steps.append(step)
+        self._values.append(value)
+        if len(self._steps) > CAPACITY:
+            self._steps, self._values = self._steps[::2], self._values[::2]
+        return growth(self._steps, self._values, LOW, HIGH) if passes else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The arguments that make an equal object."""
+        return {"steps": list(self._steps), "values": list(self._values)}

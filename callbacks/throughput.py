@@ -9,8 +9,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.data import extract_batch_size
 from torch.utils.flop_counter import FlopCounterMode
 
-from symbreak.callbacks.profilers import remove_listener
-from symbreak.callbacks.stopwatch import SHARES, Stopwatch
+from symbreak.callbacks.layers import is_compiled
+from symbreak.callbacks.plugins import SHARES, Stopwatch, remove_listener
 
 DTYPES = {"16": torch.float16, "bf16": torch.bfloat16, "64": torch.float64}
 
@@ -73,10 +73,12 @@ class Throughput(Callback):
     ``throughput/peak_memory_bytes``         of tensors on a GPU; of the process elsewhere
     ======================================== =======================================================================
 
-    Values are means since they were last logged, without validation and without the first batch. Shares are the host's
+    Values are means since they were last logged, without validation and without the first batch, in which PyTorch
+    allocates, chooses kernels and compiles. Shares are the host's
     time and add up to 1: work that a GPU does meanwhile is not in them, and the one synchronisation, at logged steps,
     counts as callbacks. Operations are those that PyTorch's counter knows (matrix products, convolutions, attention),
-    counted during the first batch; a network that runs as a compiled whole escapes it, and its keys are left out.
+    counted during the first batch. Counting would keep compiled code from running, so a network with compiled parts has
+    no such keys.
 
     The trainer's profiler is replaced by a `Stopwatch` during a fit, which passes everything on to it.
     """
@@ -86,12 +88,13 @@ class Throughput(Callback):
         self._counter: FlopCounterMode | None = None
         self._flops: int | None = None
         self._peak = 0.0
+        self._first = True
 
     def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         """Put the stopwatch in the profiler's place."""
         if stage == "fit":
             self._stopwatch = trainer.profiler = Stopwatch(trainer.profiler)
-            self._flops = None
+            self._flops, self._first = None, True
 
     def on_fit_start(self, trainer: Any, pl_module: LightningModule) -> None:
         """Measure the device's peak."""
@@ -100,7 +103,7 @@ class Throughput(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count the operations of the first batch."""
-        if self._flops is None:
+        if self._first and not any(map(is_compiled, pl_module.modules())):
             self._counter = FlopCounterMode(display=False)
             self._counter.__enter__()
 
@@ -109,7 +112,8 @@ class Throughput(Callback):
     ) -> None:
         """Log where it is time."""
         step, interval = trainer.global_step, trainer.log_every_n_steps
-        if self._counter is not None:
+        if self._first:
+            self._first = False
             self._stop_counting()
             self._restart(step)
             return

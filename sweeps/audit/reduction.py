@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from symbreak.callbacks.all_reduce import ordered_mean, ordered_sum
+from symbreak.callbacks.plugins import ordered_mean, ordered_sum
 from symbreak.sweeps.audit.cases import DTYPES, Case, Finding, Precision, judge
 from symbreak.sweeps.audit.comparison import repeat
 from symbreak.sweeps.audit.operations import Inputs

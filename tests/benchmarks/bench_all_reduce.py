@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from symbreak.callbacks.all_reduce import ordered_mean
+from symbreak.callbacks.plugins import ordered_mean
 from symbreak.sweeps.audit.processes import run_ranks
 
 MIB = 2**20

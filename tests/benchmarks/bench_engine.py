@@ -1,7 +1,7 @@
 """What the driver of a sweep costs beside its runs."""
 
+import io
 import json
-import os
 import subprocess
 import sys
 import time
@@ -53,10 +53,17 @@ def done(sweep, tmp_path, record):
     return study
 
 
+class Nowhere(io.StringIO):
+    """A file that forgets what is written."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def looker(study):
     """Return a function that looks at every run and shows where they are, as the driver does four times a second."""
     driver = Driver(study, Idle(), 1)  # pyright: ignore[reportArgumentType]
-    console = Console(file=Path(os.devnull).open("w"), width=200)
+    console = Console(file=Nowhere(), width=200)
     progress = Progress("big", study.folder, study.total, study.sweep.metric, console)
 
     def look():

@@ -72,7 +72,8 @@ def test_breaking_is_announced_once_and_reaches_the_summary(monkeypatch, caplog)
     assert [text for title, text in run.alerts if title == "Symmetry broke"] == [sentence]
     assert sum(sentence in record.getMessage() for record in caplog.records) == 1
     assert [title for title, _ in run.alerts] == ["Symmetry broke", "Features escaped"]
-    assert run.summary == {"symmetry/broken_step": 3, "symmetry/escape_step": 3, "symmetry/growth_rate": None}
+    never = {"symmetry/growth_rate": None, "symmetry/diverged_step": None}
+    assert run.summary == {"symmetry/broken_step": 3, "symmetry/escape_step": 3, **never}
 
 
 def test_a_network_that_starts_out_different_is_no_event(monkeypatch):

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from symbreak.callbacks import Determinism, RoundingNoise, determinism_mode, determinism_state
 from symbreak.callbacks.determinism import Mode, mode_switches
-from symbreak.callbacks.environment import driver_version
+from symbreak.callbacks.plugins import driver_version
 
 MODES: list[Mode] = ["nondeterministic", "cudnn", "strict"]
 

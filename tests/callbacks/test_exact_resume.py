@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric
 
 from symbreak.callbacks import ExactResume, RoundingNoise
-from symbreak.callbacks.checkpoint_io import AtomicCheckpointIO
-from symbreak.callbacks.random_state import random_state, set_random_state
+from symbreak.callbacks.plugins import AtomicCheckpointIO
+from symbreak.callbacks.resume_state import random_state, set_random_state
 from symbreak.datamodules import DigitsDataModule
 
 SCRIPT = Path(__file__).with_name("exact_resume_processes.py")

@@ -40,8 +40,17 @@ def test_a_symmetric_layer_makes_the_total_minus_infinity():
     assert logger.series("diversity/total")[0] == -math.inf
 
 
-def test_a_layer_with_nothing_to_pair_has_no_key():
-    network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Flatten(), nn.Linear(256, 10))
-    _, logger = train(Wrapped(network), [FeatureDiversity(every_n_steps=1)], steps=1, loader=images(channels=1))
-    keys = {key for key in logger.keys("diversity") if key.endswith("network.0")}
-    assert keys == {"diversity/forward_correlation/network.0", "diversity/feature_correlation/network.0"}
+def test_undefined_correlations_have_no_key():
+    network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Flatten(), nn.Linear(256, 1), nn.Linear(1, 3), nn.Linear(3, 10))
+    batch = images(count=1, channels=1, batch_size=1)
+    _, logger = train(Wrapped(network), [FeatureDiversity(every_n_steps=1)], steps=1, loader=batch)
+
+    def measures(layer):
+        keys = (key.split("/") for key in logger.keys("diversity"))
+        return {key[1] for key in keys if key[2:] == [f"network.{layer}"]}
+
+    assert measures(0) == {"feature_correlation"}  # one input, and filters of one number
+    assert measures(2) == set()  # one filter, inputs of one number, one channel
+    assert measures(3) == set()  # filters of one number, and channels of one number for a batch of one
+    assert measures(4) == {"forward_correlation", "backward_correlation"}
+    assert all(math.isfinite(value) for value in logger.series("diversity/total").values())

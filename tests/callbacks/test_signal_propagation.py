@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 from pytorch_lightning.plugins import Precision
@@ -60,10 +58,10 @@ def test_only_the_first_samples_take_part():
 class Scaling(Precision):
     """Multiplies the loss, as mixed precision does, and says by what."""
 
-    scaler = SimpleNamespace(get_scale=lambda: 1024.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
 
     def pre_backward(self, tensor, module):
-        return 1024 * tensor
+        return self.scaler.scale(tensor)
 
 
 def test_the_scale_of_a_loss_is_taken_out_of_the_gradients():

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from symbreak.callbacks import ExactResume, Throughput
-from symbreak.callbacks.stopwatch import SHARES, Stopwatch, share_of
+from symbreak.callbacks.plugins import SHARES, Stopwatch, share_of
 from symbreak.callbacks.throughput import peak_flops, peak_memory
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-from tests.callbacks.test_all_reduce import Layer, channels
+from tests.callbacks.plugins.test_all_reduce import Layer, channels
 from tests.gpu.device import needs_cuda
 from torch.nn.parallel import DistributedDataParallel
 

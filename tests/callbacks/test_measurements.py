@@ -1,6 +1,6 @@
 import torch
 
-from symbreak.callbacks.device_buffer import DeviceBuffer
+from symbreak.callbacks.measurements import DeviceBuffer
 
 
 def test_rows_come_out_as_they_went_in_whatever_their_dtype():

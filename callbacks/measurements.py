@@ -1,9 +1,12 @@
-"""Statistics that stay on the device until many of them leave it together."""
+"""Measured values: buffered on the device, transferred together, averaged over layers."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+Row = dict[str, float]
+Measures = dict[str, Tensor]
 
 
 class DeviceBuffer:
@@ -25,7 +28,7 @@ class DeviceBuffer:
             dtype = torch.float32 if device.type == "mps" else torch.float64
             self._records.append((step, tuple(keys), torch.stack([value.to(device, dtype) for value in values])))
 
-    def drain(self) -> list[tuple[int, dict[str, float]]]:
+    def drain(self) -> list[tuple[int, Row]]:
         """The rows so far, oldest first, as Python numbers. The buffer is empty afterwards."""
         records, self._records = self._records, []
         if not records:
@@ -36,3 +39,11 @@ class DeviceBuffer:
             rows.append((step, dict(zip(keys, values[start : start + len(tensor)], strict=True))))
             start += len(tensor)
         return rows
+
+
+def layer_means(row: Row) -> Row:
+    """Return the mean over layers of each measure, as ``<family>/<measure>``."""
+    values: dict[str, list[float]] = {}
+    for key, value in row.items():
+        values.setdefault("/".join(key.split("/")[:2]), []).append(value)
+    return {key: sum(group) / len(group) for key, group in values.items()}

@@ -1,5 +1,7 @@
 """Gradient reduction across processes that keeps identical channels identical."""
 
+from datetime import timedelta
+
 import torch
 import torch.distributed as dist
 from pytorch_lightning.strategies import DDPStrategy
@@ -7,6 +9,9 @@ from torch import Tensor
 from torch._C._distributed_c10d import GradBucket
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
+
+# The name since torch 2.14; the older one warns there.
+_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 
 
 def ordered_sum(rows: Tensor) -> Tensor:
@@ -44,7 +49,7 @@ def ordered_mean(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Futu
 
     def exchanged(_: Future | None = None) -> Tensor:
         total = ordered_sum(received.view(world_size, part))
-        dist.all_gather_into_tensor(mean, total, group=group)
+        _all_gather(mean, total, group=group)
         return mean[: tensor.numel()]
 
     exchange = dist.all_to_all_single(received, mean, group=group, async_op=True)
@@ -84,6 +89,9 @@ class OrderedDDPStrategy(DDPStrategy):
         process_group_backend: ``nccl``, ``gloo``, or None for the device's own.
         bucket_cap_mb: Size of a gradient bucket in MiB.
         find_unused_parameters: Whether parameters may stay without a gradient in a step.
+        gradient_as_bucket_view: Whether gradients are views of the buckets, which saves a copy of them.
+        static_graph: Whether the same parameters are used in every step.
+        timeout: How long a process waits for the others; None for Lightning's default.
     """
 
     def __init__(
@@ -91,11 +99,17 @@ class OrderedDDPStrategy(DDPStrategy):
         process_group_backend: str | None = None,
         bucket_cap_mb: int = 25,
         find_unused_parameters: bool = False,
+        gradient_as_bucket_view: bool = False,
+        static_graph: bool = False,
+        timeout: timedelta | None = None,
     ) -> None:
         super().__init__(
             process_group_backend=process_group_backend,
             bucket_cap_mb=bucket_cap_mb,
             find_unused_parameters=find_unused_parameters,
+            gradient_as_bucket_view=gradient_as_bucket_view,
+            static_graph=static_graph,
+            **({} if timeout is None else {"timeout": timeout}),
         )
 
     def configure_ddp(self) -> None:

@@ -5,7 +5,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.nn.parallel import DistributedDataParallel
 
 from symbreak.callbacks import ordered_all_reduce
-from symbreak.callbacks.all_reduce import ordered_sum
+from symbreak.callbacks.plugins import ordered_sum
 from symbreak.sweeps.audit.processes import run_ranks
 
 CHANNELS, FAN_IN = 64, 9

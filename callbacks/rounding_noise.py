@@ -1,0 +1,77 @@
+"""A reproducible model of the rounding of a non-deterministic kernel."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class RoundingNoise(Callback):
+    r"""Multiply every gradient entry by :math:`1 + u\epsilon` before each optimiser step.
+
+    This is the size of the rounding difference between two orders of summation, and so a model of a
+    non-deterministic kernel that any hardware reproduces from a seed. :math:`\epsilon` is the machine epsilon of the
+    gradient's dtype. From 1 ulp on u is uniform in [-ulps, ulps]. Below, where such a factor would round to 1 or to
+    less, u is -1, 0 or 1, both signs with probability ulps^2 / 6: mean 0 and variance ulps^2 / 3 are those of the
+    uniform distribution. Every rank of a distributed run draws the same noise, after the gradients were reduced, so
+    that replicas stay equal. 0 switches it off and changes no bit.
+
+    Args:
+        ulps: Half width of the noise in units in the last place.
+        seed: Seed of the generator, which lives on the gradients' device and is independent of all others; None is the
+            global seed of Lightning's ``seed_everything``, or 0 without one.
+
+    Raises:
+        ValueError: If ``ulps`` is negative or not finite.
+    """
+
+    def __init__(self, ulps: float = 0.0, seed: int | None = None) -> None:
+        if not 0 <= ulps < math.inf:
+            raise ValueError(f"rounding noise of {ulps} ulps is not allowed: 0 (off) or more, and finite")
+        self.ulps = ulps
+        self.seed = seed
+        self._generators: dict[str, torch.Generator] = {}
+        self._loaded: dict[str, torch.Tensor] = {}
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        if str(device) not in self._generators:
+            seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
+            generator = self._generators[str(device)] = torch.Generator(device).manual_seed(seed)
+            if device.type in self._loaded:
+                generator.set_state(self._loaded.pop(device.type))
+        return self._generators[str(device)]
+
+    @torch.no_grad()
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Perturb the gradients of the optimiser's parameters in place."""
+        if not self.ulps:
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self._factor(parameter.grad))
+
+    def _factor(self, gradient: Tensor) -> Tensor:
+        epsilon, generator = torch.finfo(gradient.dtype).eps, self._generator(gradient.device)
+        noise = torch.empty_like(gradient)
+        if self.ulps >= 1:
+            return noise.uniform_(-self.ulps * epsilon, self.ulps * epsilon, generator=generator).add_(1)
+        # float32 numbers decide, since those of a narrower type are too few for a small probability
+        draw = torch.empty_like(gradient, dtype=torch.float32).uniform_(-1, 1, generator=generator)
+        moves = draw.abs() < self.ulps**2 / 3
+        return noise.copy_(torch.where(moves, draw.sign() * epsilon, 0)).add_(1)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the generators' states, by type of device; those loaded and not used yet too."""
+        used = {torch.device(device).type: generator.get_state() for device, generator in self._generators.items()}
+        return self._loaded | used
+
+    def load_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
+        """Take up the generators where a checkpoint left them."""
+        self._generators.clear()
+        self._loaded = dict(state_dict)
