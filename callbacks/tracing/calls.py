@@ -103,10 +103,10 @@ class Call:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a value and in lists of them; only those with data and strides."""
+    """Yield the tensors in a value and in lists and dictionaries of them; only those with data and strides."""
     if isinstance(value, Tensor):
         if value.layout is torch.strided and value.device.type != "meta":
             yield value
-    elif isinstance(value, (list, tuple)):
-        for each in value:
+    elif isinstance(value, (list, tuple, dict)):
+        for each in value.values() if isinstance(value, dict) else value:
             yield from tensors_in(each)

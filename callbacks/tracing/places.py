@@ -109,22 +109,24 @@ class Places:
     def _on_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self.steps += 1
 
-    def note(self, inputs: Sequence[Tensor]) -> None:
+    def note(self, inputs: Sequence[Tensor]) -> str | None:
         """Remember for an operation what its autograd node needs to know in backward.
 
         In forward, autograd has just numbered the node of the operation; in backward, an operation that accumulates a
-        gradient receives it.
+        gradient receives it. Returns the name of such a gradient.
         """
         if torch._C._current_graph_task_id() == -1:
             if self._stack:
                 self._by_sequence.setdefault(_get_sequence_nr() - 1, self._stack[-1])
-            return
+            return None
         self._backward_ran = True
         variable = getattr(torch._C._current_autograd_node(), "variable", None)
         if variable is not None and inputs:
             name = self._parameters.get(id(variable))
             if name is not None:
-                self._gradients[inputs[0].untyped_storage()._cdata] = f"gradient of {name}"
+                name = self._gradients[inputs[0].untyped_storage()._cdata] = f"gradient of {name}"
+                return name
+        return None
 
     def place(self) -> Place:
         """Return where the program is now."""

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from symbreak.callbacks.tracing.calls import Call
+from symbreak.callbacks.tracing.calls import Call, tensors_in
 from symbreak.callbacks.tracing.claims import CLASSES, Governors, Slices
+from symbreak.callbacks.tracing.event_log import EventLog
 from symbreak.callbacks.tracing.memory import NOTHING, Causes, Memory, axis_key, is_partial
 from symbreak.callbacks.tracing.partitions import MAX_SLICES, Partition, refinement, separation_ulps
-from symbreak.callbacks.tracing.places import Place, Places
+from symbreak.callbacks.tracing.places import Places
 from symbreak.callbacks.tracing.rules import COPIES, MOVEMENTS, UNCHANGED, claims, moved
-from symbreak.callbacks.tracing.verdict import Change, Event, Kind, Trace
+from symbreak.callbacks.tracing.verdict import INITIAL, Change, Kind, Trace
 
 Before = dict[tuple[int, int], tuple[Partition, Causes]]
 
@@ -24,10 +25,11 @@ Before = dict[tuple[int, int], tuple[Partition, Causes]]
 class Tracer(TorchDispatchMode):
     """Compares the outputs of every operation with what its inputs allow; see :func:`trace`."""
 
-    def __init__(self, root: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    def __init__(self, root: nn.Module, optimizers: Sequence[Optimizer], first_step: int = 0) -> None:
         super().__init__()
         self.result = Trace()
         self.places = Places(root, optimizers)
+        self._log = EventLog(self.result.events, self.places, first_step)
         self._weights = {name: p for name, p in root.named_parameters() if p.ndim >= 2 and p.is_floating_point()}
         self._memory = Memory()
         self._before: Before = {}
@@ -46,18 +48,15 @@ class Tracer(TorchDispatchMode):
         super().__exit__(*exception)
         self.places.__exit__(*exception)
         self.result.steps = self.places.steps
-        self.result.initial = {name: count for name, count in self.result.initial.items() if not self._is_head(name)}
+        reached = {key: self._causes(tensor, axis) for key, (tensor, axis) in self._watched()}
+        heads = self._log.explain_classes(reached)
         for (name, axis), (tensor, _) in self._watched():
             before, after = self._start[name, axis], self._memory.partition(tensor, axis)
             if after.separated(before).any():
-                causes = [self.result.events[number] for number in sorted(self._causes(tensor, axis))]
+                causes = [self.result.events[number] for number in sorted(reached[name, axis])]
                 self.result.changes.append(Change(name, axis, before.groups, after.groups, tuple(causes)))
+        self.result.initial = {name: count for name, count in self.result.initial.items() if (name, 0) not in heads}
         self.result.drop_unreached()
-
-    def _is_head(self, name: str) -> bool:
-        """Whether a weight's filters belong to classes, which labels tell apart."""
-        causes = self._causes(self._weights[name].detach(), 0)
-        return any(self.result.events[number].kind == "labels" for number in causes)
 
     def _watched(self) -> Iterator[tuple[tuple[str, int], tuple[Tensor, int]]]:
         for name, weight in self._weights.items():
@@ -71,7 +70,9 @@ class Tracer(TorchDispatchMode):
         """Run an operation and compare."""
         call = self._call = Call(func, args, kwargs or {})
         self.result.seen += 1
-        self.places.note(call.inputs)
+        name = self.places.note(call.inputs)
+        if name is not None:
+            self._log.name_gradient(call.inputs[0], name)
         if func.namespace not in ("aten", "c10d", "_c10d_functional") and not call.inputs:
             return func(*args, **(kwargs or {}))
         if (func.is_view and call.name != "lift_fresh") or call.name in UNCHANGED:
@@ -104,6 +105,7 @@ class Tracer(TorchDispatchMode):
             passed = {axis: self._governed(output, axis, others[axis])[1] for axis in others if _counts(output, axis)}
             whole = not is_partial(output)
             record = self._memory.write(output, whole or not written)
+            self._log.forget(output)
             for axis, (allowed, causes) in governed.items():
                 if call.name not in COPIES and not allowed.is_discrete:
                     checked = True
@@ -113,14 +115,14 @@ class Tracer(TorchDispatchMode):
                 key = axis_key(output, axis)
                 record.causes[key] = causes | (NOTHING if whole else record.causes.get(key, NOTHING))
             if written and not whole:
-                record.written_in_part = frozenset({self._event("values", output, 0, 1, None).number})
+                record.written_in_part = self._event("values", output, 0, 1)
         self.result.operations += checked
 
     def _governed(self, output: Tensor, axis: int, governors: Governors) -> tuple[Partition, Causes]:
         """Return the finest partition that the inputs allow, and the events that made them differ."""
         if governors is CLASSES:
-            event = self._event("labels", output, axis, output.shape[axis], None)
-            return Partition.discrete(output.shape[axis]), frozenset({event.number})
+            count = output.shape[axis]
+            return Partition.discrete(count), self._event("labels", output, axis, count)
         looked = [self._look(slices) for slices in governors]
         allowed = refinement([found for found, _ in looked], output.shape[axis])
         return allowed, NOTHING.union(*(causes for found, causes in looked if not found.is_trivial))
@@ -140,19 +142,19 @@ class Tracer(TorchDispatchMode):
                 return NOTHING
             known = record.causes.get(axis_key(tensor, axis))
             if known is None:
-                known = frozenset({self._arrival(tensor, axis, found).number})
-                record.causes[axis_key(tensor, axis)] = known
+                known = record.causes[axis_key(tensor, axis)] = self._arrival(tensor, axis, found)
             return known
         return record.causes_of(tensor, axis)
 
-    def _arrival(self, tensor: Tensor, axis: int, found: Partition) -> Event:
+    def _arrival(self, tensor: Tensor, axis: int, found: Partition) -> Causes:
         """Make the event of a tensor that no traced operation made."""
+        groups = found.groups
         if self.places.is_data(tensor):
-            return self._event("data", tensor, axis, found.groups, None, "batch", "")
+            return self._event("data", tensor, axis, groups, subject="batch")
         name = self.places.name(tensor)
         if self.places.is_parameter(tensor):
-            return self._event("values", tensor, axis, found.groups, None, "initial weights", name)
-        return self._event("values", tensor, axis, found.groups, None, None, name or "a tensor that was given")
+            return self._log.add("values", INITIAL, tensor, axis, groups, self.result.seen, subject=name)
+        return self._event("values", tensor, axis, groups, subject=name or "a tensor that was given")
 
     def _separation(self, call: Call, output: Tensor, axis: int, allowed: Partition) -> Causes:
         found = self._memory.partition(output, axis)
@@ -165,42 +167,15 @@ class Tracer(TorchDispatchMode):
             integers = any(not (t.is_floating_point() or t.is_complex()) for t in call.inputs)
             kind = "labels" if integers else "values"
         ulps = separation_ulps(output, axis, found, allowed) if kind == "separation" else None
-        return frozenset({self._event(kind, output, axis, found.groups, ulps).number})
+        return self._event(kind, output, axis, found.groups, ulps)
 
     def _event(
-        self,
-        kind: Kind,
-        tensor: Tensor,
-        axis: int,
-        groups: int,
-        ulps: float | None,
-        operation: str | None = None,
-        subject: str | None = None,
-    ) -> Event:
+        self, kind: Kind, tensor: Tensor, axis: int, groups: int, ulps: float | None = None, subject: str | None = None
+    ) -> Causes:
+        """Log an event of the operation that runs."""
         assert self._call is not None
-        place: Place = Place("start", "", None) if operation == "initial weights" else self.places.place()
-        event = Event(
-            number=len(self.result.events),
-            kind=kind,
-            operation=operation or str(self._call.function._schema.name),
-            subject=self._subject(tensor, place) if subject is None else subject,
-            place=place,
-            step=self.places.steps,
-            dtype=str(tensor.dtype).removeprefix("torch."),
-            shape=tuple(tensor.shape),
-            axis=axis,
-            groups=groups,
-            ulps=ulps,
-            index=self.result.seen,
-        )
-        self.result.events.append(event)
-        return event
-
-    def _subject(self, tensor: Tensor, place: Place) -> str:
-        name = self.places.name(tensor)
-        if name is not None or not place.module:
-            return name or place.phase
-        return f"{'gradient in' if 'backward' in place.phase else 'output in'} {place.module}"
+        operation = str(self._call.function._schema.name)
+        return self._log.add(kind, operation, tensor, axis, groups, self.result.seen, ulps, subject)
 
 
 def _aliases(output: Tensor, inputs: Sequence[Tensor]) -> bool:
@@ -213,16 +188,23 @@ def _counts(tensor: Tensor, axis: int) -> bool:
 
 
 @contextmanager
-def trace(model: nn.Module, optimizer: Optimizer | Sequence[Optimizer] = ()) -> Iterator[Trace]:
+def trace(
+    model: nn.Module, optimizer: Optimizer | Sequence[Optimizer] = (), batch: Any = None, first_step: int = 0
+) -> Iterator[Trace]:
     """Trace every operation in a ``with`` block: forward, backward and optimiser steps of a plain PyTorch loop.
 
     Args:
         model: The network, whose modules and parameters are named.
         optimizer: Its optimiser or optimisers, whose state is named.
+        batch: Tensors, in lists or tuples, whose differing slices are the data's own; what the network is called with
+            counts as such in any case.
+        first_step: Number of updates before the block.
 
     Yields:
         The result, complete when the block has ended.
     """
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-    with Tracer(model, optimizers) as tracer:
+    tracer = Tracer(model, optimizers, first_step)
+    tracer.places.data |= {tensor.untyped_storage()._cdata for tensor in tensors_in(batch)}
+    with tracer:
         yield tracer.result

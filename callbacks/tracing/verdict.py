@@ -8,6 +8,7 @@ from typing import Literal
 from symbreak.callbacks.tracing.places import Place
 
 Kind = Literal["separation", "randomness", "values", "labels", "data"]
+INITIAL = "initial weights"
 BREAKS: tuple[Kind, ...] = ("separation", "randomness", "values")
 
 
@@ -23,7 +24,7 @@ class Event:
         operation: Name, such as `aten::convolution_backward`, or `initial weights`.
         subject: What the tensor is, such as `gradient of blocks.3.conv.weight`, or the output of a module.
         place: Phase, module and line.
-        step: Optimiser steps before it, counted from the start of the trace.
+        step: Number of updates after which weights can differ by it; of initial weights, the number at the start.
         dtype: Of the tensor.
         shape: Of the tensor.
         axis: Along which slices were compared.
@@ -127,6 +128,13 @@ class Trace:
         operations = [event for event in self.events if event.kind in ("separation", "randomness")]
         arrived = [event for event in self.events if event.kind == "values" and event.number in reached]
         return next(iter([*(event for event in operations if event.number in reached), *arrived, *operations]), None)
+
+    @property
+    def cause(self) -> Event | None:
+        """The first break that reached a weight and is not one of weights that differed at the start; None if none."""
+        reached = self.reached
+        found = (event for event in self.events if event.number in reached and event.kind in BREAKS)
+        return next((event for event in found if event.operation != INITIAL), None)
 
     @property
     def reached(self) -> set[int]:

@@ -176,7 +176,7 @@ def test_a_kernel_that_treats_channels_differently_is_a_separation():
     assert event.ulps is not None
     assert 2**12 < event.ulps <= 2**14
     assert found.by_layer()["second.weight"] is event
-    assert "symbreak_test::uneven, forward, float32, 8 slices in 2 groups, at most" in str(found)
+    assert "symbreak_test::uneven, float32, 8 slices in 2 groups, at most" in str(found)
 
 
 NETWORKS = {
