@@ -21,6 +21,7 @@ from symbreak.callbacks.rounding_noise import RoundingNoise
 from symbreak.callbacks.signal_propagation import SignalPropagation
 from symbreak.callbacks.stop_at_level import StopAtLevel
 from symbreak.callbacks.symmetry_breaking import SymmetryBreaking
+from symbreak.callbacks.symmetry_trace import SymmetryTrace
 from symbreak.callbacks.throughput import Throughput
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "SignalPropagation",
     "StopAtLevel",
     "SymmetryBreaking",
+    "SymmetryTrace",
     "Throughput",
     "determinism_mode",
     "determinism_state",

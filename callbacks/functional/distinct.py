@@ -41,7 +41,7 @@ def distinct_rows(rows: Tensor) -> Tensor:
 def _distinct_by_value(bits: Tensor) -> int:
     """The count from the values themselves, which a CPU has at hand."""
     stride = max(1, bits.shape[1] // PROBED)
-    candidates = len(_hash(bits[:, ::stride]).unique())
+    candidates = len(hash_rows(bits[:, ::stride]).unique())
     if candidates == len(bits):
         return candidates
     if candidates == 1 and all(torch.equal(part, bits[:1].expand_as(part)) for part in chunks(bits)):
@@ -49,7 +49,7 @@ def _distinct_by_value(bits: Tensor) -> int:
     return len({row.tobytes() for part in chunks(bits) for row in part.numpy()})
 
 
-def _hash(bits: Tensor) -> Tensor:
+def hash_rows(bits: Tensor) -> Tensor:
     """One 64-bit integer per row: a linear combination modulo 2^64, the same in whatever order it is added up.
 
     The shift folds high bits onto low ones, since a high bit times a multiplier has little to tell rows apart.
@@ -78,7 +78,7 @@ def _mix(x: Tensor) -> Tensor:
 
 def _distinct_by_order(bits: Tensor) -> Tensor:
     """Counts where neighbours in the order of the hash differ; nothing here waits for the device."""
-    keys, order = _hash(bits).sort()
+    keys, order = hash_rows(bits).sort()
     same_key = keys[1:] == keys[:-1]
     rows_at_once = max(1, max(CHUNK_ELEMENTS, bits.numel() // DEVICE_CHUNKS) // bits[0].numel())
     neighbours = zip(order[:-1].split(rows_at_once), order[1:].split(rows_at_once), strict=True)

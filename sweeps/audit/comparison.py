@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,26 +9,8 @@ import torch
 from torch import Tensor
 
 from symbreak.callbacks.functional import distinct_rows
+from symbreak.callbacks.tracing.partitions import bits, ulps
 from symbreak.sweeps.audit.operations import Run
-
-_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def bits(tensor: Tensor) -> Tensor:
-    """Return the tensor's bits as integers, so that 0 and -0 differ and equal NaNs do not."""
-    return tensor.contiguous().view(_INTEGERS[tensor.element_size()])
-
-
-def ulps(a: Tensor, b: Tensor) -> float:
-    """Return the largest difference in units of the spacing of numbers at the largest magnitude in ``a``.
-
-    One unit is what rounding the largest entry once can cost. An entry's own spacing is no yardstick: next to zero,
-    where addends cancel, it makes any difference look huge.
-    """
-    info = torch.finfo(a.dtype)
-    exponent = math.frexp(a.abs().max().item())[1] - 1
-    spacing = max(math.ldexp(info.eps, exponent), info.smallest_normal * info.eps)
-    return (a.double() - b.double()).abs().max().item() / spacing
 
 
 @dataclass(frozen=True)
@@ -41,8 +22,8 @@ class Comparison:
         symmetric: Whether all channels were the same bits, in every repetition.
         channels: Number of output channels.
         distinct: Largest number of distinct channels in a repetition.
-        asymmetry_ulps: Largest difference of a channel from the first, in :func:`ulps`.
-        repeat_ulps: Largest difference of a repetition from the first, in :func:`ulps`.
+        asymmetry_ulps: Largest difference of a channel from the first, in ulps of the largest entry.
+        repeat_ulps: Largest difference of a repetition from the first, in ulps of the largest entry.
     """
 
     repeatable: bool

@@ -1,0 +1,197 @@
+"""Which operation broke symmetry first, in a run of any length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from symbreak.callbacks.announce import announce
+from symbreak.callbacks.functional import distinct_rows
+from symbreak.callbacks.step_replay import StepReplay
+from symbreak.callbacks.tracing.tracer import trace
+from symbreak.callbacks.tracing.verdict import Trace
+
+EXPLAINED_REPLAYS = 10
+"""Replays that end in labels, data or initial weights, after which watching stops."""
+
+
+@dataclass(frozen=True)
+class TracedBreak:
+    """What broke symmetry.
+
+    Args:
+        step: Number of updates after which filters differed; 0 if they did at the start.
+        weights: Names of the weights in which they differed.
+        trace: Of the replay that showed it, else of the last one.
+        replays: Number of replays.
+        shown: Number of replays that showed an operation which reached a weight.
+        exact: Whether the first replay ended in the weights of the step itself, bit by bit.
+    """
+
+    step: int
+    weights: tuple[str, ...]
+    trace: Trace
+    replays: int = 0
+    shown: int = 0
+    exact: bool = True
+
+    def __str__(self) -> str:
+        where = f"{', '.join(self.weights[:3])}{', ...' if len(self.weights) > 3 else ''}"
+        if self.replays == 0:
+            return f"symmetry was broken from the start: initial weights differ in {where}"
+        if self.shown == 0:
+            return (
+                f"symmetry broke at step {self.step} in {where}, but in none of {self.replays} replays of the step: "
+                "by an operation that is not deterministic, or by code outside the step"
+            )
+        often = f", in {self.shown} of {self.replays} replays" if self.shown < self.replays else ""
+        inexact = "" if self.exact else " (the replay gave other weights than the step)"
+        if self.trace.cause is None:
+            return f"symmetry broke at step {self.step}: weights differed before it began, in {where}{often}{inexact}"
+        return f"symmetry broke at step {self.step}: {self.trace.cause}{often}{inexact}"
+
+
+class SymmetryTrace(Callback):
+    """Names the operation that first made identical filters differ.
+
+    After every step the groups of equal filters (rows) and inputs (columns) of each weight are counted: exact, and one
+    transfer of these counts from the device. Each step begins with a copy of parameters, buffers, optimiser state,
+    random state and batch; where the counts grow, the step is run again from it under
+    :func:`~symbreak.callbacks.tracing.tracer.trace`, and everything is set back to where training was. Under
+    deterministic algorithms the replay is exact and shows the operation; where it does not, it is repeated, and the
+    finding says in how many replays the operation appeared. Differences that labels (between classes), the batch
+    (between its input channels) or differing initial weights explain are no findings. Watching ends with the first one.
+
+    The finding is announced in the progress display and by an alert of an online W&B run, and handed to every logger as
+    the hyperparameter ``symmetry/cause``.
+
+    Args:
+        replays: Number of replays of a step whose break they do not show; 0 switches the callback off.
+        traced_steps: Number of first steps that are traced whether or not a count has grown.
+        stop: Whether to stop training at the first finding.
+
+    Attributes:
+        initial: The finding that filters differed at the start of training, or None.
+        found: The first break during training, or None.
+        traces: Each replayed step and its trace.
+
+    Raises:
+        ValueError: If a number is negative.
+    """
+
+    def __init__(self, replays: int = 3, traced_steps: int = 0, stop: bool = False) -> None:
+        if replays < 0 or traced_steps < 0:
+            raise ValueError(f"replays={replays} and traced_steps={traced_steps} must be 0 (off) or more")
+        self.replays = replays
+        self.traced_steps = traced_steps
+        self.stop = stop
+        self._reset()
+
+    def _reset(self) -> None:
+        self.initial: TracedBreak | None = None
+        self.found: TracedBreak | None = None
+        self.traces: list[tuple[int, Trace]] = []
+        self._step: StepReplay | None = None
+        self._counts: dict[tuple[str, int], float] = {}
+        self._counts_before: dict[tuple[str, int], float] = {}
+        self._weights: dict[str, Tensor] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget an earlier fit."""
+        if stage == "fit":
+            self._reset()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the groups of equal filters that training starts with."""
+        if not self.replays:
+            return
+        self._weights = {
+            name: p
+            for name, p in pl_module.named_parameters()
+            if p.ndim >= 2 and p.is_floating_point() and p.requires_grad
+        }
+        self._counts = {(name, axis): 0.0 for name in self._weights for axis in (0, 1)}
+        self._grown()
+        differing = tuple(name for (name, axis), count in self._counts.items() if axis == 0 and count > 1)
+        if differing:
+            self.initial = TracedBreak(trainer.global_step, differing, Trace())
+            self._tell(trainer, self.initial)
+        self._step = StepReplay(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Copy the state from which this batch's step can be run again."""
+        if self._step is not None:
+            self._step.begin(batch, batch_idx)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count again after an update, and trace the step where a count has grown."""
+        if self._step is None or not self._step.is_complete():
+            return
+        grown = self._grown()
+        if grown or self._step.step < self.traced_steps:
+            finding = self._replay(trainer, pl_module, self._step, grown)
+            if finding is not None and self.found is None:
+                self.found = finding
+                self._tell(trainer, finding)
+        if self.found is not None and self.stop:
+            trainer.should_stop = True
+        done = self.found is not None or not self._watched()
+        if len(self.traces) >= max(EXPLAINED_REPLAYS, self.traced_steps) or (
+            done and trainer.global_step >= self.traced_steps
+        ):
+            self._step = None
+
+    def _watched(self) -> list[tuple[str, int]]:
+        """Weights and axes along which some slices are still equal."""
+        return [key for key, count in self._counts.items() if count < self._weights[key[0]].shape[key[1]]]
+
+    def _grown(self) -> tuple[str, ...]:
+        """Count anew; return the names of the weights with more groups than before."""
+        self._counts_before = dict(self._counts)
+        keys = self._watched()
+        if not keys:
+            return ()
+        with torch.no_grad():
+            counts = [distinct_rows(self._weights[name].transpose(0, axis)) for name, axis in keys]
+        now = dict(zip(keys, torch.stack(counts).tolist(), strict=True))
+        grown = [name for (name, axis), count in now.items() if count > self._counts[name, axis]]
+        self._counts |= now
+        return tuple(dict.fromkeys(grown))
+
+    def _replay(
+        self, trainer: Trainer, module: LightningModule, step: StepReplay, grown: tuple[str, ...]
+    ) -> TracedBreak | None:
+        """Trace replays of the step until the first shows what broke symmetry, or all; None if that is no finding."""
+        traces: list[Trace] = []
+        shown: list[Trace] = []
+        exact = True
+        with step.undone() as after:
+            while len(traces) < self.replays and (len(traces) != 1 or not shown):
+                step.rewind()
+                with trace(module, trainer.optimizers, step.batches, step.step) as traced:
+                    step.run()
+                traces.append(traced)
+                exact = exact and step.state().equals(after)
+                if traced.cause is not None or self._edited(traced):
+                    shown.append(traced)
+                elif set(grown) <= {change.weight for change in traced.changes}:
+                    break  # labels, data or weights known to differ explain all of it
+        self.traces.append((trainer.global_step, (shown or traces)[0]))
+        if not shown and set(grown) <= {change.weight for change in traces[-1].changes}:
+            return None
+        return TracedBreak(trainer.global_step, grown, (shown or traces)[0], len(traces), len(shown), exact)
+
+    def _edited(self, traced: Trace) -> bool:
+        """Whether a weight had more groups at the start of the step than at the end of the one before."""
+        return any(count > self._counts_before[name, 0] for name, count in traced.initial.items())
+
+    def _tell(self, trainer: Trainer, finding: TracedBreak) -> None:
+        announce(trainer, "Symmetry broke", str(finding))
+        for logger in trainer.loggers:
+            logger.log_hyperparams({"symmetry/cause": str(finding)})

@@ -1,0 +1,86 @@
+"""The events of a trace, named as they happen or when what they are about is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from symbreak.callbacks.tracing.memory import NOTHING, Causes
+from symbreak.callbacks.tracing.places import Place, Places
+from symbreak.callbacks.tracing.verdict import INITIAL, Event, Kind
+
+
+class EventLog:
+    """Numbers the events and names their tensors.
+
+    Args:
+        events: List that receives them.
+        places: Where the program is.
+        first_step: Number of updates before the trace.
+    """
+
+    def __init__(self, events: list[Event], places: Places, first_step: int) -> None:
+        self._events, self._places, self._first_step = events, places, first_step
+        self._unnamed: dict[int, list[int]] = {}
+
+    def add(
+        self,
+        kind: Kind,
+        operation: str,
+        tensor: Tensor,
+        axis: int,
+        groups: int,
+        index: int,
+        ulps: float | None = None,
+        subject: str | None = None,
+    ) -> Causes:
+        """Add an event about an axis of a tensor; return its number as a cause."""
+        place = Place("start", "", None) if operation == INITIAL else self._places.place()
+        event = Event(
+            number=len(self._events),
+            kind=kind,
+            operation=operation,
+            subject=self._subject(tensor, place) if subject is None else subject,
+            place=place,
+            step=self._first_step + (0 if operation == INITIAL else self._places.steps + 1),
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tuple(tensor.shape),
+            axis=axis,
+            groups=groups,
+            ulps=ulps,
+            index=index,
+        )
+        self._events.append(event)
+        if subject is None and "backward" in place.phase:
+            self._unnamed.setdefault(tensor.untyped_storage()._cdata, []).append(event.number)
+        return frozenset({event.number})
+
+    def name_gradient(self, gradient: Tensor, name: str) -> None:
+        """Name the parameter in the events about a tensor that turns out to be its gradient."""
+        for number in self._unnamed.pop(gradient.untyped_storage()._cdata, []):
+            self._events[number] = replace(self._events[number], subject=name)
+
+    def forget(self, tensor: Tensor) -> None:
+        """Take the memory of a tensor for another one's from now on."""
+        self._unnamed.pop(tensor.untyped_storage()._cdata, None)
+
+    def explain_classes(self, reached: dict[tuple[str, int], Causes]) -> set[tuple[str, int]]:
+        """Return the weights and axes that count classes, and let labels explain what reached these alone.
+
+        Two classes that occur equally often have equal weights by chance; what tells them apart breaks no symmetry.
+
+        Args:
+            reached: Causes by name of the weight and axis.
+        """
+        heads = {key for key, causes in reached.items() if any(self._events[n].kind == "labels" for n in causes)}
+        elsewhere = NOTHING.union(*(causes for key, causes in reached.items() if key not in heads))
+        for number in NOTHING.union(*(reached[key] for key in heads)) - elsewhere:
+            self._events[number] = replace(self._events[number], kind="labels")
+        return heads
+
+    def _subject(self, tensor: Tensor, place: Place) -> str:
+        name = self._places.name(tensor)
+        if name is not None or not place.module:
+            return name or ""
+        return f"{'gradient in' if 'backward' in place.phase else 'output of'} {place.module}"

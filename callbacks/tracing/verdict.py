@@ -1,0 +1,173 @@
+"""What a trace found, as data and as sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from symbreak.callbacks.tracing.places import Place
+
+Kind = Literal["separation", "randomness", "values", "labels", "data"]
+INITIAL = "initial weights"
+BREAKS: tuple[Kind, ...] = ("separation", "randomness", "values")
+
+
+@dataclass(frozen=True)
+class Event:
+    """An operation whose outputs' slices differ where nothing in its inputs makes them.
+
+    Args:
+        number: Position among the events.
+        kind: `separation`: equal inputs, different outputs; `randomness`: the operation draws random numbers; `values`:
+            values that were different when they came, or were arranged so; `labels`: differences between classes that
+            integer inputs explain; `data`: the batch.
+        operation: Name, such as `aten::convolution_backward`, or `initial weights`.
+        subject: What the tensor is, such as `gradient of blocks.3.conv.weight`, or the output of a module.
+        place: Phase, module and line.
+        step: Number of updates after which weights can differ by it; of initial weights, the number at the start.
+        dtype: Of the tensor.
+        shape: Of the tensor.
+        axis: Along which slices were compared.
+        groups: Number of groups of equal slices.
+        ulps: Largest difference between slices that should be equal, in ulps of the largest entry.
+        index: Position among all operations of the trace.
+    """
+
+    number: int
+    kind: Kind
+    operation: str
+    subject: str
+    place: Place
+    step: int
+    dtype: str
+    shape: tuple[int, ...]
+    axis: int
+    groups: int
+    ulps: float | None
+    index: int
+
+    @property
+    def slices(self) -> int:
+        """Number of slices along the axis."""
+        return self.shape[self.axis]
+
+    @property
+    def unit(self) -> str:
+        """What the slices are: filters along the first axis of a weight or its gradient, else slices."""
+        is_weight = len(self.shape) > 1 and self.subject.endswith("weight")
+        return ("filters", "inputs")[self.axis] if is_weight and self.axis < 2 else "slices"
+
+    def __str__(self) -> str:
+        parts = [self.operation, self.subject, self.dtype]
+        if self.groups > 1:
+            parts.append(f"{self.slices} {self.unit} in {self.groups} groups")
+        if self.ulps is not None:
+            parts.append(f"at most {_number(self.ulps)} ulp{'' if self.ulps == 1 else 's'}")
+        if self.place.line is not None:
+            parts.append(f"at {self.place.line}")
+        if self.kind != "separation":
+            parts.insert(0, {"randomness": "random numbers"}.get(self.kind, self.kind))
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A weight whose partition became finer.
+
+    Args:
+        weight: Name of the parameter.
+        axis: 0 for its filters (rows), 1 for its inputs (columns).
+        before: Number of groups at the start.
+        after: Number of groups at the end.
+        causes: The events that reached it, in their order.
+    """
+
+    weight: str
+    axis: int
+    before: int
+    after: int
+    causes: tuple[Event, ...]
+
+    @property
+    def cause(self) -> Event | None:
+        """The first event that is a break; None if labels and data explain the change."""
+        return next((event for event in self.causes if event.kind in BREAKS), None)
+
+
+@dataclass
+class Trace:
+    """Result of a trace.
+
+    Attributes:
+        operations: Number of operations whose outputs were compared.
+        seen: Number of operations that ran.
+        steps: Optimiser steps traced.
+        events: In order.
+        initial: Groups of filters of each weight that were different at the start already, by name.
+        changes: Weights whose partition became finer.
+        compiled: Names of compiled modules, whose inner operations are not seen.
+    """
+
+    operations: int = 0
+    seen: int = 0
+    steps: int = 0
+    events: list[Event] = field(default_factory=list)
+    initial: dict[str, int] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    compiled: tuple[str, ...] = ()
+
+    @property
+    def separations(self) -> list[Event]:
+        """Operations that made equal slices differ without randomness."""
+        return [event for event in self.events if event.kind == "separation"]
+
+    @property
+    def first(self) -> Event | None:
+        """The first break: one that reached a weight, else a separation or random numbers that did not."""
+        reached = self.reached
+        operations = [event for event in self.events if event.kind in ("separation", "randomness")]
+        arrived = [event for event in self.events if event.kind == "values" and event.number in reached]
+        return next(iter([*(event for event in operations if event.number in reached), *arrived, *operations]), None)
+
+    @property
+    def cause(self) -> Event | None:
+        """The first break that reached a weight and is not one of weights that differed at the start; None if none."""
+        reached = self.reached
+        found = (event for event in self.events if event.number in reached and event.kind in BREAKS)
+        return next((event for event in found if event.operation != INITIAL), None)
+
+    @property
+    def reached(self) -> set[int]:
+        """Numbers of the events that reached a weight."""
+        return {event.number for change in self.changes for event in change.causes}
+
+    def drop_unreached(self) -> None:
+        """Keep separations and random numbers, and of all other events those that reached a weight."""
+        reached = self.reached
+        self.events = [
+            event for event in self.events if event.kind in ("separation", "randomness") or event.number in reached
+        ]
+
+    def by_layer(self) -> dict[str, Event]:
+        """Return for each changed weight the first break that reached it."""
+        found: dict[str, Event] = {}
+        for change in self.changes:
+            if change.cause is not None:
+                known = found.setdefault(change.weight, change.cause)
+                found[change.weight] = min(known, change.cause, key=lambda event: event.number)
+        return found
+
+    def __str__(self) -> str:
+        """The verdict in one sentence."""
+        note = f" ({', '.join(self.compiled)}: a compiled region is one operation)" if self.compiled else ""
+        first = self.first
+        if first is not None and not (self.initial and first.kind == "values"):
+            return f"symmetry broke at step {first.step}: {first}{note}"
+        if self.initial:
+            return f"weights differed at the start: {', '.join(self.initial)}{note}"
+        steps = f"{self.steps} step{'' if self.steps == 1 else 's'}"
+        return f"no operation separated identical channels in {steps} ({self.operations} operations checked){note}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
