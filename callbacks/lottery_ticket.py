@@ -91,7 +91,7 @@ class LotteryTicket(ModelPruning):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the masks, none before the first round, and the initial values, in the order of the network."""
-        masks = [module.weight_mask.bool() for module in self._pruned if hasattr(module, "weight_mask")]
+        masks = [cast(Tensor, module.weight_mask).bool() for module in self._pruned if hasattr(module, "weight_mask")]
         return {"masks": masks, "initial": [value for _, value in self._initial]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

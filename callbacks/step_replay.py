@@ -13,8 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
 
-from symbreak.callbacks.exact_resume import metric_states, set_metric_states
-from symbreak.callbacks.random_state import random_state, set_random_state
+from symbreak.callbacks.resume_state import metric_states, random_state, set_metric_states, set_random_state
 from symbreak.callbacks.tracing.snapshot import Snapshot
 
 WITHIN_A_STEP = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")

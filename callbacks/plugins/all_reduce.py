@@ -1,6 +1,7 @@
 """Gradient reduction across processes that keeps identical channels identical."""
 
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -103,13 +104,14 @@ class OrderedDDPStrategy(DDPStrategy):
         static_graph: bool = False,
         timeout: timedelta | None = None,
     ) -> None:
+        chosen: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
         super().__init__(
             process_group_backend=process_group_backend,
             bucket_cap_mb=bucket_cap_mb,
             find_unused_parameters=find_unused_parameters,
             gradient_as_bucket_view=gradient_as_bucket_view,
             static_graph=static_graph,
-            **({} if timeout is None else {"timeout": timeout}),
+            **chosen,
         )
 
     def configure_ddp(self) -> None:

@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -63,7 +63,7 @@ class SymbreakCLI(ConfiguredCLI):
         Raises:
             UsageError: If the checkpoint cannot be read, or cannot go on with an option.
         """
-        words = sys.argv[1:] if args is None else args
+        words = sys.argv[1:] if args is None else cast(list[str], args)
         self.origin: Origin | None = None
         self.changes: Changes = {}
         self.config = parser.parse_args(words)
@@ -159,12 +159,12 @@ class SymbreakCLI(ConfiguredCLI):
     def validate(self, **kwargs: Any) -> None:
         """Validate the weights of the checkpoint."""
         with self.run_logger.run():
-            self.trainer.validate(**kwargs | {"verbose": False})
+            self.trainer.validate(**{**kwargs, "verbose": False})
 
     def test(self, **kwargs: Any) -> None:
         """Test the weights of the checkpoint."""
         with self.run_logger.run():
-            self.trainer.test(**kwargs | {"verbose": False})
+            self.trainer.test(**{**kwargs, "verbose": False})
 
 
 def main(args: list[str]) -> int:

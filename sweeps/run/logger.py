@@ -83,7 +83,7 @@ class RunLogger(CSVLogger):
             yield
         except (KeyboardInterrupt, SystemExit) as error:
             interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
-            code = INTERRUPTED if interrupted else error.code if isinstance(error, SystemExit) else None
+            code: Any = INTERRUPTED if interrupted else error.code if isinstance(error, SystemExit) else None
             self._stop({INTERRUPTED: "interrupted", PREEMPTED: "preempted"}.get(code, "failed"), code)
             raise SystemExit(code) from error
         except BaseException as error:
