@@ -2,10 +2,11 @@
 
 from symbreak.lightning_modules.classifier import SGD_DEFAULTS, ImageClassifier
 from symbreak.lightning_modules.const_net import ConstNet
+from symbreak.lightning_modules.imported import ImportedNetwork
 from symbreak.lightning_modules.leaky_net import PUBLISHED_INITS, LeakyNet
 from symbreak.lightning_modules.mlp import MLP
 from symbreak.lightning_modules.resnet import ResNet
-from symbreak.lightning_modules.schemes import Initialized, Scheme, initialize, zero_
+from symbreak.lightning_modules.schemes import Init, Initialized, initialize, zero_
 
 __all__ = [
     "MLP",
@@ -13,10 +14,11 @@ __all__ = [
     "SGD_DEFAULTS",
     "ConstNet",
     "ImageClassifier",
+    "ImportedNetwork",
+    "Init",
     "Initialized",
     "LeakyNet",
     "ResNet",
-    "Scheme",
     "initialize",
     "zero_",
 ]

@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from symbreak.lightning_modules.checks import check_range
-from symbreak.lightning_modules.imported import import_network, input_channels
-from symbreak.lightning_modules.initialization import NoiseMode
-from symbreak.lightning_modules.schemes import Scheme, initialize
 
 SGD_DEFAULTS: dict[str, Any] = {"lr": 0.03, "momentum": 0.9, "weight_decay": 5e-4}
 
@@ -47,7 +44,7 @@ class LossAndAccuracy(Metric):
 
 
 class ImageClassifier(LightningModule):
-    """Base of all networks: subclasses build layers and define ``forward(images) -> logits``. By itself, any network.
+    """Base of all image classifiers, which build layers and define ``forward(images) -> logits``.
 
     ======================================  ==============================================================
     key                                     meaning
@@ -62,29 +59,13 @@ class ImageClassifier(LightningModule):
 
     Args:
         num_classes: number of logits.
-        in_channels: channels of the images. Images of one channel are repeated for an imported network that takes more.
-        network: import path of a class or function that makes a network, such as ``torchvision.models.resnet18``.
-        network_args: its keyword arguments; num_classes and in_channels are added where it takes them.
-        scheme: initialisation of the imported network, see `initialize`.
-        noise_scale: size of the noise on its weights, relative to He initialisation.
-        noise_mode: ``additive`` or ``interpolate``, see `add_noise_`.
-        frozen_layers: patterns of parameters that stay as initialised, see `freeze_layers`.
+        in_channels: channels of the images.
 
     Raises:
-        ValueError: for sizes below 1, or a network that cannot be imported, made or initialised as asked.
+        ValueError: for sizes below 1.
     """
 
-    def __init__(
-        self,
-        num_classes: int = 10,
-        in_channels: int = 3,
-        network: str | None = None,
-        network_args: dict[str, Any] | None = None,
-        scheme: Scheme = "default",
-        noise_scale: float = 0.0,
-        noise_mode: NoiseMode = "additive",
-        frozen_layers: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
         check_range("num_classes", num_classes, 1)
         check_range("in_channels", in_channels, 1)
@@ -93,26 +74,6 @@ class ImageClassifier(LightningModule):
         self.val_metrics = LossAndAccuracy()
         self.test_metrics = LossAndAccuracy()
         self._logged_step = 0
-        if type(self) is not ImageClassifier:
-            return
-        if network is None:
-            raise ValueError("network=None: ImageClassifier by itself needs the import path of a network")
-        self.save_hyperparameters()
-        self.network = import_network(network, network_args or {}, num_classes, in_channels)
-        self.channels = input_channels(self.network, in_channels)
-        initialize(self.network, scheme, noise_scale, noise_mode)
-        self.freeze_layers(frozen_layers)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; the name of the running hook, which Lightning sets fifty times, the short way."""
-        if name == "_current_fx_name":  # nn.Module would search its parameters, buffers and modules for it first
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, in_channels, H, W)."""
-        return self.network(images.expand(-1, self.channels, -1, -1))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD with `SGD_DEFAULTS`, where the command line sets no other optimiser."""

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from symbreak.lightning_modules.checks import check_choice, check_depth, check_range
 from symbreak.lightning_modules.classifier import ImageClassifier
-from symbreak.lightning_modules.initialization import NoiseMode, add_noise_, averaging_, he_
+from symbreak.lightning_modules.initialization import NoiseMode, he_
 from symbreak.lightning_modules.layers import Regularizer, ScalarBias, ScalarScale, make_regularizer
-from symbreak.lightning_modules.schemes import Scheme, initialize
+from symbreak.lightning_modules.schemes import Init, initialize, perturb_convolutions_
 
-Init = Literal["zero", "he"]
 Norm = Literal["batch", "scalar"]
 
 
@@ -58,8 +57,7 @@ class ConstNet(ImageClassifier):
         widen_factor: the k of the widths.
         num_classes: number of logits.
         in_channels: channels of the images.
-        init: ``zero`` or ``he``.
-        scheme: another initialisation in place of ``init``, see `initialize`.
+        init: ``zero``, ``he`` as above, or another initialisation of `initialize`.
         norm: ``batch`` for BatchNorm2d, ``scalar`` for trainable scalars and no normalisation.
         final_relu: whether the ReLU before the mean is there. With init="zero" most of its inputs are exactly 0 at
             first, so that initial noise of any size chooses which of them pass a gradient, and a network without it is
@@ -82,7 +80,6 @@ class ConstNet(ImageClassifier):
         num_classes: int = 10,
         in_channels: int = 3,
         init: Init = "zero",
-        scheme: Scheme = "default",
         norm: Norm = "batch",
         final_relu: bool = True,
         noise_scale: float = 0.0,
@@ -111,7 +108,8 @@ class ConstNet(ImageClassifier):
         self.blocks = nn.Sequential(*blocks)
         self.final_relu = final_relu
         self.head = nn.Linear(widths[-1], num_classes)
-        self._initialize(init, scheme, noise_scale, noise_mode)
+        self._initialize(init)
+        perturb_convolutions_(self, noise_scale, noise_mode)
         self.freeze_layers(frozen_layers)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -121,19 +119,12 @@ class ConstNet(ImageClassifier):
         # A plain mean: the backward of an adaptive pool is not deterministic on CUDA.
         return self.head(features.mean(dim=(2, 3)))
 
-    def _initialize(self, init: Init, scheme: Scheme, noise_scale: float, noise_mode: NoiseMode) -> None:
+    def _initialize(self, init: Init) -> None:
+        if init != "he":
+            initialize(self, init)
+            return
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        convolutions = {name: layer for name, layer in self.named_modules() if isinstance(layer, nn.Conv2d)}
-        for name, conv in convolutions.items():
-            branch = name.endswith(".conv")
-            if init == "he":
-                he_(conv.weight, gain=2.0 if branch else 1.0)
-            elif branch:
-                nn.init.zeros_(conv.weight)
-            else:
-                averaging_(conv.weight)
-            # Drawn layer by layer, so that a layer's noise does not depend on those after it.
-            add_noise_(conv.weight, noise_scale if scheme == "default" else 0.0, noise_mode)
-        if scheme != "default":
-            initialize(self, scheme, noise_scale, noise_mode)
+        for name, layer in self.named_modules():
+            if isinstance(layer, nn.Conv2d):
+                he_(layer.weight, gain=2.0 if name.endswith(".conv") else 1.0)

@@ -2,10 +2,55 @@
 
 import inspect
 import pkgutil
+from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+
+from symbreak.lightning_modules.classifier import ImageClassifier
+from symbreak.lightning_modules.initialization import NoiseMode
+from symbreak.lightning_modules.schemes import Init, initialize
+
+
+class ImportedNetwork(ImageClassifier):
+    """Any network by its import path, under any initialisation.
+
+    Args:
+        network: import path of a class or function that makes a network, such as ``torchvision.models.resnet18``.
+        num_classes: number of logits.
+        in_channels: channels of the images; those of one channel are repeated for a network that takes more.
+        network_args: keyword arguments of the network; num_classes and in_channels are added where it takes them.
+        init: initialisation, see `initialize`.
+        noise_scale: size of the noise on every weight but the head's, relative to He initialisation.
+        noise_mode: ``additive`` or ``interpolate``, see `add_noise_`.
+        frozen_layers: patterns of parameters that stay as initialised, see `ImageClassifier.freeze_layers`.
+
+    Raises:
+        ValueError: for sizes below 1, or a network that cannot be imported, made or initialised as asked.
+    """
+
+    def __init__(
+        self,
+        network: str,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        network_args: dict[str, Any] | None = None,
+        init: Init = "default",
+        noise_scale: float = 0.0,
+        noise_mode: NoiseMode = "additive",
+        frozen_layers: Sequence[str] = (),
+    ) -> None:
+        super().__init__(num_classes, in_channels)
+        self.save_hyperparameters()
+        self.network = import_network(network, network_args or {}, num_classes, in_channels)
+        self.channels = input_channels(self.network, in_channels)
+        initialize(self.network, init, noise_scale, noise_mode)
+        self.freeze_layers(frozen_layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, num_classes) of images (N, in_channels, H, W)."""
+        return self.network(images.expand(-1, self.channels, -1, -1))
 
 
 def import_network(path: str, arguments: dict[str, Any], num_classes: int, in_channels: int) -> nn.Module:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from symbreak.lightning_modules.checks import check_depth, check_range
 from symbreak.lightning_modules.classifier import ImageClassifier
 from symbreak.lightning_modules.initialization import NoiseMode, add_noise_, averaging_, cyclic_identity_, he_
 from symbreak.lightning_modules.layers import Regularizer, ScalarBias, make_regularizer
-from symbreak.lightning_modules.schemes import Scheme, initialize
+from symbreak.lightning_modules.schemes import Init, initialize, perturb_convolutions_
 
 LETTERS = {
     "1": "averaging",
@@ -83,9 +84,9 @@ class LeakyNet(ImageClassifier):
         widen_factor: the k of the widths.
         num_classes: number of logits.
         in_channels: channels of the images.
-        init: 3n + 1 letters; `PUBLISHED_INITS` are those of the source, at depth 16.
+        init: 3n + 1 letters, of which `PUBLISHED_INITS` are those of the source at depth 16, or an initialisation of
+            `initialize`.
         negative_slope: slope of the leaky ReLU, above 0 and at most 1.
-        scheme: another initialisation in place of ``init``, see `initialize`.
         noise_scale: size of the noise on every convolution weight, relative to He initialisation.
         noise_mode: ``additive`` or ``interpolate``, see `add_noise_`.
         dropout: rate of the regulariser in every block, in [0, 1].
@@ -105,7 +106,6 @@ class LeakyNet(ImageClassifier):
         in_channels: int = 3,
         init: str = "1_iiii_iiii_iiii",
         negative_slope: float = 0.01,
-        scheme: Scheme = "default",
         noise_scale: float = 0.0,
         noise_mode: NoiseMode = "additive",
         dropout: float = 0.0,
@@ -115,7 +115,7 @@ class LeakyNet(ImageClassifier):
         check_depth("LeakyNet", depth, 3, 4)
         check_range("widen_factor", widen_factor, 1)
         check_range("negative_slope", negative_slope, 1e-6, 1)
-        letters = parse_init(init, depth)
+        letters = None if init in get_args(Init) else parse_init(init, depth)
         super().__init__(num_classes, in_channels)
         self.save_hyperparameters()
         self.slope = negative_slope
@@ -130,15 +130,11 @@ class LeakyNet(ImageClassifier):
                 blocks.append(LeakyBlock(narrow if first else wide, wide, stride, odd, negative_slope, regular))
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(widths[-1], num_classes)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-        letter_(self.stem.weight, letters[0], negative_slope)
-        for index, (block, letter) in enumerate(zip(blocks, letters[1:], strict=True)):
-            letter_(block.conv.weight, letter, negative_slope, odd=index % 2 == 1)
-        if scheme != "default":
-            initialize(self, scheme)
-        for conv in (self.stem, *(block.conv for block in blocks)):
-            add_noise_(conv.weight, noise_scale, noise_mode, negative_slope)
+        if letters is None:
+            initialize(self, cast(Init, init))
+        else:
+            self._initialize(letters, blocks)
+        perturb_convolutions_(self, noise_scale, noise_mode, negative_slope)
         self.freeze_layers(frozen_layers)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -146,9 +142,16 @@ class LeakyNet(ImageClassifier):
         features = functional.leaky_relu(self.blocks(self.stem(images)), self.slope)
         return self.head(features.mean(dim=(2, 3)))
 
+    def _initialize(self, letters: str, blocks: Sequence[LeakyBlock]) -> None:
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        letter_(self.stem.weight, letters[0], self.slope)
+        for index, (block, letter) in enumerate(zip(blocks, letters[1:], strict=True)):
+            letter_(block.conv.weight, letter, self.slope, odd=index % 2 == 1)
+
 
 def parse_init(init: str, depth: int) -> str:
-    """The letters of ``init`` without underscores.
+    """Return the letters of ``init`` without underscores.
 
     Raises:
         ValueError: unless they are depth - 3 known letters.
@@ -160,7 +163,7 @@ def parse_init(init: str, depth: int) -> str:
         meanings = ", ".join(f"{letter} {meaning}" for letter, meaning in LETTERS.items())
         raise ValueError(
             f"init={init!r} has {problem}: depth {depth} takes {depth - 3} letters, one for the stem and one for each "
-            f"block, out of {meanings}"
+            f"block, out of {meanings}; or give one of {', '.join(get_args(Init))}"
         )
     return letters
 

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from symbreak.lightning_modules.checks import check_range
 from symbreak.lightning_modules.classifier import ImageClassifier
 from symbreak.lightning_modules.initialization import HadamardScale, NoiseMode
-from symbreak.lightning_modules.schemes import Scheme, initialize
+from symbreak.lightning_modules.schemes import Init, initialize
 
 
 class MLP(ImageClassifier):
     """Linear layers with ReLU between them: (H * W * C) -> width -> ... -> width -> num_classes.
 
-    With the scheme ``partial_identity`` and no weight decay, the rank of W - I of a hidden square layer never
-    exceeds the input's dimension (theorem 1 of the source); with ``zero`` it does.
+    With init="partial_identity" and no weight decay, the rank of W - I of a hidden square layer never
+    exceeds the input's dimension (theorem 1 of the source); with ``hadamard`` (ZerO) it does.
 
     Source: Zhao, Schaefer, Anandkumar, "ZerO Initialization", TMLR 2022.
 
@@ -25,14 +25,14 @@ class MLP(ImageClassifier):
         num_classes: number of logits.
         in_channels: channels of the images.
         image_size: height and width of the images, in pixels.
-        scheme: initialisation, see `initialize`.
-        hadamard_scale: ``code`` or ``paper``, for ``zero`` alone.
+        init: initialisation, see `initialize`.
+        hadamard_scale: ``code`` or ``paper``, for ``hadamard`` alone.
         noise_scale: size of the noise on every weight but the head's, relative to He initialisation.
         noise_mode: ``additive`` or ``interpolate``, see `add_noise_`.
         frozen_layers: patterns of parameters that stay as initialised, see `ImageClassifier.freeze_layers`.
 
     Raises:
-        ValueError: for sizes out of range, or a scheme that does not fit.
+        ValueError: for sizes out of range, or an initialisation that does not fit.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class MLP(ImageClassifier):
         num_classes: int = 10,
         in_channels: int = 3,
         image_size: int = 8,
-        scheme: Scheme = "zero",
+        init: Init = "hadamard",
         hadamard_scale: HadamardScale = "code",
         noise_scale: float = 0.0,
         noise_mode: NoiseMode = "additive",
@@ -60,7 +60,7 @@ class MLP(ImageClassifier):
             layers += [nn.Linear(inputs, width), nn.ReLU()]
             inputs = width
         self.layers = nn.Sequential(*layers, nn.Linear(inputs, num_classes))
-        initialize(self.layers, scheme, noise_scale, noise_mode, hadamard_scale)
+        initialize(self.layers, init, noise_scale, noise_mode, hadamard_scale)
         self.freeze_layers(frozen_layers)
 
     def forward(self, images: Tensor) -> Tensor:

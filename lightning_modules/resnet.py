@@ -15,7 +15,7 @@ from symbreak.lightning_modules.checks import check_choice, check_depth, check_r
 from symbreak.lightning_modules.classifier import ImageClassifier
 from symbreak.lightning_modules.initialization import HadamardScale, NoiseMode
 from symbreak.lightning_modules.layers import Regularizer, ScalarBias, ScalarScale, make_regularizer
-from symbreak.lightning_modules.schemes import Scheme, initialize
+from symbreak.lightning_modules.schemes import Init, initialize
 
 Family = Literal["torchvision", "cifar"]
 Norm = Literal["batch", "scalar"]
@@ -108,7 +108,7 @@ class ResNet(ImageClassifier):
 
     family="torchvision": resnet18, 34 or 50 with a 3x3 stem of stride 1 and no max pool, for small images.
     family="cifar": depth 6n + 2, three groups of n blocks of two convolutions, widths w, 2w, 4w and strides 1, 2, 2;
-    with norm="scalar" it has no normalisation and trains to depth 500 under ``zero`` (ZerO) or ``fixup``.
+    with norm="scalar" it has no normalisation and trains to depth 500 under ``hadamard`` (ZerO) or ``fixup``.
 
     Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; Zhang, Dauphin, Ma, "Fixup
     Initialization", ICLR 2019; Zhao, Schaefer, Anandkumar, "ZerO Initialization", TMLR 2022.
@@ -118,8 +118,8 @@ class ResNet(ImageClassifier):
         family: ``torchvision`` or ``cifar``.
         num_classes: number of logits.
         in_channels: channels of the images.
-        scheme: initialisation, see `initialize`.
-        hadamard_scale: ``code`` or ``paper``, for ``zero`` alone.
+        init: initialisation, see `initialize`.
+        hadamard_scale: ``code`` or ``paper``, for ``hadamard`` alone.
         noise_scale: size of the noise on every weight but the head's, relative to He initialisation.
         noise_mode: ``additive`` or ``interpolate``, see `add_noise_`.
         frozen_layers: patterns of parameters that stay as initialised, see `ImageClassifier.freeze_layers`.
@@ -140,7 +140,7 @@ class ResNet(ImageClassifier):
         family: Family = "torchvision",
         num_classes: int = 10,
         in_channels: int = 3,
-        scheme: Scheme = "he",
+        init: Init = "he",
         hadamard_scale: HadamardScale = "code",
         noise_scale: float = 0.0,
         noise_mode: NoiseMode = "additive",
@@ -168,14 +168,17 @@ class ResNet(ImageClassifier):
             raise ValueError("checkpointing counts every batch twice in norm='batch': use norm='scalar'")
         super().__init__(num_classes, in_channels)
         self.save_hyperparameters()
-        self.channels = in_channels
         if family == "torchvision":
             self.network = small_image_resnet(depth, num_classes, in_channels)
         else:
             regular = partial(make_regularizer, regularizer, dropout)
             self.network = CifarResNet(depth, width, num_classes, in_channels, norm, regular, checkpointing)
-        initialize(self.network, scheme, noise_scale, noise_mode, hadamard_scale)
+        initialize(self.network, init, noise_scale, noise_mode, hadamard_scale)
         self.freeze_layers(frozen_layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, num_classes) of images (N, in_channels, H, W)."""
+        return self.network(images)
 
 
 def _check_options(depth: int, family: Family, cifar_only: dict[str, bool]) -> None:

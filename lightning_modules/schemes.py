@@ -15,8 +15,9 @@ from symbreak.lightning_modules.checks import check_choice
 from symbreak.lightning_modules.initialization import HadamardScale, NoiseMode, add_noise_
 from symbreak.lightning_modules.residual import NORM_LAYERS, WEIGHT_LAYERS, Structure, find_structure
 
-Scheme = Literal[
+Init = Literal[
     "default",
+    "zero",
     "he",
     "xavier",
     "orthogonal",
@@ -25,7 +26,7 @@ Scheme = Literal[
     "identity",
     "cyclic_identity",
     "partial_identity",
-    "zero",
+    "hadamard",
     "fixup",
     "rezero",
     "skipinit",
@@ -57,6 +58,7 @@ def _he_(weight: Tensor) -> Tensor:
 
 
 RECIPES = {
+    "zero": Recipe(init.averaging_, zero_last=True, zero_head=True),
     "he": Recipe(_he_),
     "xavier": Recipe(init.xavier_),
     "orthogonal": Recipe(partial(init.orthogonal_, gain=RELU_GAIN)),
@@ -65,7 +67,7 @@ RECIPES = {
     "identity": Recipe(init.identity_, zero_last=True),
     "cyclic_identity": Recipe(init.cyclic_identity_, zero_last=True),
     "partial_identity": Recipe(init.partial_identity_, zero_last=True),
-    "zero": Recipe(init.hadamard_, zero_last=True),
+    "hadamard": Recipe(init.hadamard_, zero_last=True),
     "fixup": Recipe(_he_, zero_last=True, zero_head=True, scale_branches=True),
     "rezero": Recipe(_he_, gate=lambda branches: 0.0),
     "skipinit": Recipe(_he_, gate=lambda branches: branches**-0.5),
@@ -75,7 +77,7 @@ RECIPES = {
 @torch.no_grad()
 def initialize(
     module: nn.Module,
-    scheme: Scheme,
+    scheme: Init,
     noise_scale: float = 0.0,
     noise_mode: NoiseMode = "additive",
     hadamard_scale: HadamardScale = "code",
@@ -86,15 +88,16 @@ def initialize(
     scheme                 weights
     =====================  =======================================================================================
     ``default``            left as they are
+    ``zero``               all features equal: ``averaging``, and the head 0
     ``he``                 N(0, 2 / fan_out) for convolutions, N(0, 2 / fan_in) for linear layers
     ``xavier``             N(0, 2 / (fan_in + fan_out))
     ``orthogonal``,        times sqrt(2), the gain of ReLU
     ``delta_orthogonal``
-    ``averaging``          1 / C_in at the centre tap; last layer of each residual branch 0, as in ConstNet
+    ``averaging``          1 / C_in at the centre tap; last layer of each residual branch 0
     ``identity``           square layers only; last layer of each residual branch 0
     ``cyclic_identity``    W[d, d mod C_in] = 1; last layer of each residual branch 0
     ``partial_identity``   ones on the diagonal; last layer of each residual branch 0
-    ``zero``               ZerO: identity, or Hadamard where the width grows; last layer of each branch 0
+    ``hadamard``           ZerO: identity, or Hadamard where the width grows; last layer of each residual branch 0
     ``fixup``              he, times L^(-1 / (2m - 2)) in the L residual branches of m layers; last layer of each
                            branch and head 0
     ``rezero``             he, with the gate of each residual branch 0
@@ -112,7 +115,7 @@ def initialize(
         scheme: one of the above.
         noise_scale: size of the noise relative to He initialisation, see `add_noise_`.
         noise_mode: ``additive`` or ``interpolate``.
-        hadamard_scale: ``code`` or ``paper``, for ``zero`` alone, see `hadamard_`.
+        hadamard_scale: ``code`` or ``paper``, for ``hadamard`` alone, see `hadamard_`.
 
     Returns:
         One row per parameter: its name, the rule applied, and how many entries are not 0.
@@ -123,7 +126,7 @@ def initialize(
     Source: Zhang, Dauphin, Ma, "Fixup Initialization", ICLR 2019; Bachlechner et al., "ReZero is All You Need", UAI
     2021; De, Smith, "Batch Normalization Biases Residual Blocks Towards the Identity Function", NeurIPS 2020.
     """
-    check_choice("scheme", scheme, get_args(Scheme))
+    check_choice("init", scheme, get_args(Init))
     check_choice("noise_mode", noise_mode, get_args(NoiseMode))
     idle = scheme == "default" and noise_scale == 0
     structure = Structure((), None) if idle else find_structure(module)
@@ -141,19 +144,26 @@ def initialize(
 
 
 def zero_(module: nn.Module, hadamard_scale: HadamardScale = "code") -> list[Initialized]:
-    """ZerO initialisation of any network, the scheme ``zero`` of `initialize`."""
-    return initialize(module, "zero", hadamard_scale=hadamard_scale)
+    """Initialise any network by ZerO, ``hadamard`` of `initialize`."""
+    return initialize(module, "hadamard", hadamard_scale=hadamard_scale)
+
+
+def perturb_convolutions_(module: nn.Module, scale: float, mode: NoiseMode, slope: float = 0.0) -> None:
+    """Add noise to every convolution weight of a network in the order of its modules, see `add_noise_`."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            add_noise_(layer.weight, scale, mode, slope)
 
 
 class _Plan:
     """A recipe fitted to one network's structure."""
 
-    def __init__(self, scheme: Scheme, structure: Structure, hadamard_scale: HadamardScale) -> None:
+    def __init__(self, scheme: Init, structure: Structure, hadamard_scale: HadamardScale) -> None:
         self.scheme, self.recipe = scheme, RECIPES[scheme]
-        self.weight = partial(init.hadamard_, scale=hadamard_scale) if scheme == "zero" else self.recipe.weight
+        self.weight = partial(init.hadamard_, scale=hadamard_scale) if scheme == "hadamard" else self.recipe.weight
         branches = structure.branches
         if not branches and (self.recipe.scale_branches or self.recipe.gate):
-            raise ValueError(f"scheme {scheme!r} needs residual branches, and this network has none")
+            raise ValueError(f"init {scheme!r} needs residual branches, and this network has none")
         self.zeros = {branch.last for branch in branches if self.recipe.zero_last}
         if self.recipe.zero_head and structure.head:
             self.zeros.add(structure.head)
@@ -167,7 +177,7 @@ class _Plan:
             if self.recipe.gate:
                 if branch.gate is None:
                     raise ValueError(
-                        f"scheme {scheme!r} needs a scale or a norm after {branch.last}, the last of a branch"
+                        f"init {scheme!r} needs a scale or a norm after {branch.last}, the last of a branch"
                     )
                 self.gates[branch.gate] = self.recipe.gate(len(branches))
 
@@ -194,7 +204,7 @@ class _Plan:
             try:
                 part.copy_(self.weight(values))
             except ValueError as error:
-                raise ValueError(f"scheme {self.scheme!r} does not fit {layer_name}: {error}") from error
+                raise ValueError(f"init {self.scheme!r} does not fit {layer_name}: {error}") from error
         factor = self.factors.get(layer_name, 1.0)
         parameter.mul_(factor)
         return self.scheme if factor == 1 else f"{self.scheme}, times {factor:.4g}"

@@ -118,7 +118,7 @@ def _law(law: NoiseLaw) -> Iterator[Finding]:
 
 def _correlations(table: RunTable) -> Iterator[Finding]:
     """Where He's initialisation and the arms that escaped from symmetry end."""
-    inits = [key for key in table.runs if str(key).rsplit(".", 1)[-1] in ("init", "scheme")]
+    inits = [key for key in table.runs if str(key).rsplit(".", 1)[-1] == "init"]
     if not inits:
         return
     he = table.runs[inits].isin(_HE_NAMES).any(axis=1)

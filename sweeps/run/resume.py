@@ -17,7 +17,7 @@ from symbreak.sweeps.run.arguments import SECTIONS
 from symbreak.sweeps.run.folder import HISTORY, flatten
 
 KEY = "symbreak_config"
-INITIAL = {"init", "scheme", "noise_scale", "noise_mode"}
+INITIAL = {"init", "noise_scale", "noise_mode"}
 """Arguments of a network that act on its initial weights alone, which a checkpoint replaces."""
 GROUP_ARGUMENTS = {"lr", "momentum", "dampening", "weight_decay", "nesterov"}
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from symbreak.lightning_modules import ResNet
 
-SCHEMES = ("zero", "partial_identity", "fixup", "rezero", "skipinit", "he", "xavier", "orthogonal")
+SCHEMES = ("hadamard", "partial_identity", "fixup", "rezero", "skipinit", "he", "xavier", "orthogonal")
 TEST = 360
 
 

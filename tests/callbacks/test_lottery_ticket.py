@@ -42,7 +42,7 @@ NETWORKS = {
     "he": lambda: ConstNet(7, 1, 4, 1, init="he"),
     "scalar": lambda: ConstNet(7, 1, 4, 1, init="he", norm="scalar"),
     "leaky": lambda: LeakyNet(7, 1, 4, 1, init="1kkk"),
-    "zer_o": lambda: ResNet(8, "cifar", 4, 1, scheme="zero", width=4),
+    "zer_o": lambda: ResNet(8, "cifar", 4, 1, init="hadamard", width=4),
 }
 
 

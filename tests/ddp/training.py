@@ -12,7 +12,7 @@ from tests.callbacks.training import MemoryLogger
 from symbreak.callbacks import Determinism, FeatureDiversity, OrderedDDPStrategy, RoundingNoise, SymmetryBreaking
 from symbreak.callbacks.functional import distinct_rows
 from symbreak.datamodules import DigitsDataModule
-from symbreak.lightning_modules import MLP, ConstNet, ImageClassifier, LeakyNet, ResNet
+from symbreak.lightning_modules import MLP, ConstNet, ImportedNetwork, LeakyNet, ResNet
 from symbreak.sweeps.run.command import main
 
 GLOBAL_BATCH = 120
@@ -79,7 +79,7 @@ NETWORKS = {
     "LeakyNet": lambda: LeakyNet(depth=7, widen_factor=1, in_channels=1, init="h_h_h_h"),
     "ResNet": lambda: ResNet(depth=8, family="cifar", in_channels=1),
     "MLP": lambda: MLP(width=16, in_channels=1, image_size=8),
-    "ImageClassifier": lambda: ImageClassifier(in_channels=1, network="torchvision.models.shufflenet_v2_x0_5"),
+    "ImportedNetwork": lambda: ImportedNetwork("torchvision.models.shufflenet_v2_x0_5", in_channels=1),
 }
 
 

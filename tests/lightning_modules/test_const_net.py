@@ -174,7 +174,7 @@ def test_stacked_replicas_agree_with_single_networks(norm):
         ({"depth": 15}, r"depth=15: ConstNet has depth 3n \+ 4 with n >= 1 \(7, 10, 13, 16"),
         ({"depth": 4}, "depth=4"),
         ({"widen_factor": 0}, "widen_factor=0: expected at least 1"),
-        ({"init": "ones"}, "init='ones': expected one of 'zero', 'he'"),
+        ({"init": "ones"}, "init='ones': expected one of 'default', 'zero', 'he'"),
         ({"norm": "group"}, "norm='group': expected one of 'batch', 'scalar'"),
         ({"noise_scale": -1e-3}, "noise_scale=-0.001: expected at least 0"),
         ({"noise_scale": 2.0, "noise_mode": "interpolate"}, "noise_scale=2.0: expected between 0 and 1"),

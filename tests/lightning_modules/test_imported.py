@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from symbreak.lightning_modules import ImageClassifier
+from symbreak.lightning_modules import ImportedNetwork
 from symbreak.lightning_modules import initialization as init
 
 RESNET = "torchvision.models.resnet18"
@@ -33,29 +33,29 @@ def _own_module(monkeypatch):
 
 
 def test_torchvision_by_import_path():
-    network: Any = ImageClassifier(7, 3, RESNET, scheme="zero", noise_scale=0.01)
+    network: Any = ImportedNetwork(RESNET, 7, 3, init="hadamard", noise_scale=0.01)
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 7)
     conv = network.network.get_submodule("layer2.0.conv2").weight
     assert conv.std().item() == pytest.approx(0.01 * (2 / (128 * 9)) ** 0.5, rel=0.05)
 
 
 def test_grey_images_are_repeated():
-    network: Any = ImageClassifier(7, 1, RESNET).eval()
+    network: Any = ImportedNetwork(RESNET, 7, 1).eval()
     images = torch.randn(2, 1, 32, 32)
     assert network(images).equal(network.network(images.repeat(1, 3, 1, 1)))
 
 
 @pytest.mark.usefixtures("_own_module")
 def test_own_network_trains_and_reloads(loader, make_trainer, tmp_path):
-    network = ImageClassifier(
-        4, 1, "own_networks.Small", {"width": 6}, scheme="averaging", frozen_layers=["network.conv"]
+    network: Any = ImportedNetwork(
+        "own_networks.Small", 4, 1, {"width": 6}, init="averaging", frozen_layers=["network.conv"]
     )
     assert network.network.get_parameter("conv.weight").equal(init.averaging_(torch.empty(6, 1, 3, 3)))
     trainer = make_trainer(max_steps=2, max_epochs=-1)
     trainer.fit(network, loader)
     assert network.network.get_parameter("conv.weight").equal(init.averaging_(torch.empty(6, 1, 3, 3)))
     trainer.save_checkpoint(tmp_path / "own.ckpt")
-    loaded = ImageClassifier.load_from_checkpoint(tmp_path / "own.ckpt", weights_only=True)
+    loaded = ImportedNetwork.load_from_checkpoint(tmp_path / "own.ckpt", weights_only=True)
     assert all(p.equal(q) for p, q in zip(loaded.parameters(), network.parameters(), strict=True))
 
 
@@ -63,7 +63,6 @@ def test_own_network_trains_and_reloads(loader, make_trainer, tmp_path):
 @pytest.mark.parametrize(
     ("path", "arguments", "message"),
     [
-        (None, {}, "needs the import path"),
         ("no.such.thing", {}, "'no.such.thing' cannot be imported .*: expected a path like 'torchvision"),
         ("torchvision.models.resnet19", {}, "'torchvision.models.resnet19' cannot be imported"),
         ("own_networks.number", {}, "cannot be imported"),
@@ -74,9 +73,9 @@ def test_own_network_trains_and_reloads(loader, make_trainer, tmp_path):
 )
 def test_what_cannot_be_made_is_named(path, arguments, message):
     with pytest.raises(ValueError, match=message):
-        ImageClassifier(4, 1, path, arguments)
+        ImportedNetwork(path, 4, 1, arguments)
 
 
 def test_channels_that_do_not_fit():
     with pytest.raises(ValueError, match="takes 3 channels, the images have 2"):
-        ImageClassifier(4, 2, RESNET)
+        ImportedNetwork(RESNET, 4, 2)

@@ -88,7 +88,7 @@ def test_pairs_of_blocks_map_x_to_minus_x(init):
 
 
 def test_scheme_and_noise():
-    network = LeakyNet(7, 1, init="1111", scheme="cyclic_identity")
+    network = LeakyNet(7, 1, init="cyclic_identity")
     for conv in convolutions(network):
         assert conv.weight.unique().tolist() == [0.0, 1.0]
     quiet, noisy = LeakyNet(7, 1, init="1111"), LeakyNet(7, 1, init="1111", noise_scale=0.1)

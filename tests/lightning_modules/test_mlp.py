@@ -32,7 +32,7 @@ def test_rank_of_the_hidden_change(scheme, above):
     images = torch.from_numpy(digits.images[:512]).float().div(16).unsqueeze(1)
     images = nn.functional.avg_pool2d(images, 2)  # 16 inputs, so that a narrow network is wider than they are
     targets = torch.from_numpy(digits.target[:512])
-    network: Any = MLP(4, 48, in_channels=1, image_size=4, scheme=scheme)
+    network: Any = MLP(4, 48, in_channels=1, image_size=4, init=scheme)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     ranks, losses = [], []
     for _ in range(60):
@@ -59,8 +59,8 @@ def test_images_of_another_size_are_refused():
         ({"depth": 1}, "depth=1: expected at least 2"),
         ({"width": 0}, "width=0: expected at least 1"),
         ({"image_size": 0}, "image_size=0: expected at least 1"),
-        ({"scheme": "identity"}, r"scheme 'identity' does not fit 0"),
-        ({"scheme": "fixup"}, "scheme 'fixup' needs residual branches"),
+        ({"init": "identity"}, r"init 'identity' does not fit 0"),
+        ({"init": "fixup"}, "init 'fixup' needs residual branches"),
         ({"hadamard_scale": "text"}, "hadamard_scale='text'"),
     ],
 )

@@ -12,7 +12,7 @@ from symbreak.lightning_modules.resnet import ResidualBlock
 
 @pytest.mark.parametrize(("depth", "parameters"), [(18, 11_173_962), (34, 21_282_122), (50, 23_520_842)])
 def test_torchvision_with_a_stem_for_small_images(depth, parameters):
-    network: Any = ResNet(depth, scheme="default")
+    network: Any = ResNet(depth, init="default")
     assert sum(p.numel() for p in network.parameters()) == parameters
     original = getattr(torchvision.models, f"resnet{depth}")(num_classes=10)
     assert set(network.network.state_dict()) == set(original.state_dict())
@@ -50,15 +50,15 @@ def test_scalar_block_is_fixups_formula():
 
 @pytest.mark.parametrize("norm", ["batch", "scalar"])
 def test_blocks_start_as_their_shortcut(norm):
-    network: Any = ResNet(14, "cifar", width=4, norm=norm, scheme="zero").eval()
+    network: Any = ResNet(14, "cifar", width=4, norm=norm, init="hadamard").eval()
     x = torch.rand(2, 4, 8, 8)
     assert network.network.blocks[0](x).equal(x)
     assert network.network.blocks[1](x).equal(x)
 
 
 def test_checkpointing_changes_no_bit():
-    plain = ResNet(20, "cifar", 4, 1, norm="scalar", width=2, scheme="zero", noise_scale=0.1)
-    saving = ResNet(20, "cifar", 4, 1, norm="scalar", width=2, scheme="zero", checkpointing=True)
+    plain = ResNet(20, "cifar", 4, 1, norm="scalar", width=2, init="hadamard", noise_scale=0.1)
+    saving = ResNet(20, "cifar", 4, 1, norm="scalar", width=2, init="hadamard", checkpointing=True)
     saving.load_state_dict(plain.state_dict())
     batch = torch.randn(4, 1, 8, 8), torch.arange(4)
     for network in (plain, saving):
@@ -86,7 +86,7 @@ def test_depth_500_without_normalisation_learns():
     images = torch.from_numpy(digits.images[:32]).float().div(16).sub(0.3).div(0.37).unsqueeze(1)
     targets = torch.from_numpy(digits.target[:32])
     assert targets.sum() == 16
-    network = ResNet(500, "cifar", 2, 1, norm="scalar", width=2, scheme="zero")
+    network = ResNet(500, "cifar", 2, 1, norm="scalar", width=2, init="hadamard")
     optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     losses = []
     for _ in range(4):
@@ -104,7 +104,7 @@ def test_he_explodes_where_zero_keeps_the_signal():
     images = torch.rand(4, 3, 8, 8)
 
     def growth(scheme):
-        network: Any = ResNet(62, "cifar", norm="scalar", width=4, scheme="default")
+        network: Any = ResNet(62, "cifar", norm="scalar", width=4, init="default")
         initialize(network, scheme)
         squares: list[float] = []
         for block in network.network.blocks[:10]:
@@ -129,7 +129,7 @@ def test_he_explodes_where_zero_keeps_the_signal():
         ({"checkpointing": True}, "checkpointing: ResNet of family 'torchvision' has no such option"),
         ({"depth": 8, "family": "cifar", "checkpointing": True}, "use norm='scalar'"),
         ({"depth": 8, "family": "cifar", "norm": "group"}, "expected one of 'batch', 'scalar'"),
-        ({"depth": 8, "family": "cifar", "scheme": "ones"}, "scheme='ones': expected one of"),
+        ({"depth": 8, "family": "cifar", "init": "ones"}, "init='ones': expected one of"),
         ({"depth": 8, "family": "cifar", "width": 0}, "width=0"),
     ],
 )

@@ -6,14 +6,14 @@ import torch
 import torchvision
 from torch import nn
 
-from symbreak.lightning_modules import MLP, ConstNet, ImageClassifier, LeakyNet, ResNet, Scheme, initialize, zero_
+from symbreak.lightning_modules import MLP, ConstNet, ImportedNetwork, Init, LeakyNet, ResNet, initialize, zero_
 from symbreak.lightning_modules import initialization as init
 
 STRUCTURED = {
     "averaging": init.averaging_,
     "cyclic_identity": init.cyclic_identity_,
     "partial_identity": init.partial_identity_,
-    "zero": init.hadamard_,
+    "hadamard": init.hadamard_,
 }
 
 
@@ -65,7 +65,7 @@ def test_structured_schemes_entry_by_entry(scheme):
 
 def test_transposed_convolutions_count_outputs_first():
     layer: Any = nn.ConvTranspose2d(4, 6, 3, groups=2)
-    initialize(layer, "zero")
+    initialize(layer, "hadamard")
     for group in layer.weight.chunk(2):
         assert group.transpose(0, 1).equal(init.hadamard_(torch.empty(3, 2, 3, 3)))
     initialize(layer, "orthogonal")
@@ -83,7 +83,7 @@ def test_attention_is_initialised_by_projection():
 
 @pytest.mark.parametrize("scheme", ["he", "rezero", "skipinit"])
 def test_he_spreads(scheme):
-    network: Any = ResNet(8, "cifar", norm="scalar", width=16, scheme=scheme, num_classes=500)
+    network: Any = ResNet(8, "cifar", norm="scalar", width=16, init=scheme, num_classes=500)
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             fan = layer.out_channels * layer.kernel_size[0] ** 2 if isinstance(layer, nn.Conv2d) else layer.in_features
@@ -93,7 +93,7 @@ def test_he_spreads(scheme):
 
 
 def test_rezero_takes_a_norm_for_a_gate():
-    network = ResNet(18, scheme="rezero", in_channels=1)
+    network = ResNet(18, init="rezero", in_channels=1)
     for name, layer in network.named_modules():
         if isinstance(layer, nn.BatchNorm2d):
             assert layer.weight.unique().tolist() == [0.0 if name.endswith("bn2") else 1.0]
@@ -147,15 +147,15 @@ def test_noise_on_all_weights_but_the_head():
 @pytest.mark.parametrize(
     ("network", "scheme", "message"),
     [
-        (nn.Linear(3, 3), "ones", "scheme='ones': expected one of 'default', 'he'"),
+        (nn.Linear(3, 3), "ones", "init='ones': expected one of 'default', 'zero', 'he'"),
         (
             nn.Sequential(nn.Linear(3, 4)),
             "identity",
-            "scheme 'identity' does not fit 0: .* 4 and 3: use cyclic_identity",
+            "init 'identity' does not fit 0: .* 4 and 3: use cyclic_identity",
         ),
-        (nn.Sequential(nn.Linear(3, 4)), "fixup", "scheme 'fixup' needs residual branches"),
-        (nn.Sequential(nn.Linear(3, 4)), "rezero", "scheme 'rezero' needs residual branches"),
-        (ConstNet(7, 1), "skipinit", r"scheme 'skipinit' needs a scale or a norm after blocks\.0\.conv"),
+        (nn.Sequential(nn.Linear(3, 4)), "fixup", "init 'fixup' needs residual branches"),
+        (nn.Sequential(nn.Linear(3, 4)), "rezero", "init 'rezero' needs residual branches"),
+        (ConstNet(7, 1), "skipinit", r"init 'skipinit' needs a scale or a norm after blocks\.0\.conv"),
     ],
 )
 def test_schemes_that_do_not_fit(network, scheme, message):
@@ -170,14 +170,14 @@ def test_bad_noise(arguments):
 
 
 NETWORKS = {
-    "const_net": lambda scheme: ConstNet(7, 1, 4, 1, scheme=scheme, noise_scale=0.1),
-    "const_net_scalar": lambda scheme: ConstNet(7, 1, 4, 1, scheme=scheme, norm="scalar", noise_scale=0.1),
-    "leaky_net": lambda scheme: LeakyNet(7, 1, 4, 1, init="1iik", scheme=scheme, noise_scale=0.1),
-    "resnet": lambda scheme: ResNet(8, "cifar", 4, 1, scheme=scheme, width=4),
-    "resnet_scalar": lambda scheme: ResNet(8, "cifar", 4, 1, scheme=scheme, norm="scalar", width=4, checkpointing=True),
-    "mlp": lambda scheme: MLP(4, 96, 4, 1, 8, scheme=scheme),
-    "imported": lambda scheme: ImageClassifier(
-        4, 1, "torchvision.models.vision_transformer.VisionTransformer", VIT, scheme=scheme, noise_scale=0.1
+    "const_net": lambda scheme: ConstNet(7, 1, 4, 1, init=scheme, noise_scale=0.1),
+    "const_net_scalar": lambda scheme: ConstNet(7, 1, 4, 1, init=scheme, norm="scalar", noise_scale=0.1),
+    "leaky_net": lambda scheme: LeakyNet(7, 1, 4, 1, init=scheme if scheme != "default" else "1iik", noise_scale=0.1),
+    "resnet": lambda scheme: ResNet(8, "cifar", 4, 1, init=scheme, width=4),
+    "resnet_scalar": lambda scheme: ResNet(8, "cifar", 4, 1, init=scheme, norm="scalar", width=4, checkpointing=True),
+    "mlp": lambda scheme: MLP(4, 96, 4, 1, 8, init=scheme),
+    "imported": lambda scheme: ImportedNetwork(
+        "torchvision.models.vision_transformer.VisionTransformer", 4, 1, VIT, init=scheme, noise_scale=0.1
     ),
 }
 VIT = {"image_size": 8, "patch_size": 4, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16}
@@ -198,9 +198,9 @@ def test_every_network_trains_under_every_scheme(name, precision, loader, monkey
     batch = next(iter(loader))
     images, targets = batch[0].to(dtype), batch[1]
     trained = set()
-    for scheme in get_args(Scheme):
+    for scheme in get_args(Init):
         if (name, scheme) in UNFIT:
-            with pytest.raises(ValueError, match=f"scheme '{scheme}'"):
+            with pytest.raises(ValueError, match=f"init '{scheme}'"):
                 NETWORKS[name](scheme)
             continue
         network = NETWORKS[name](scheme).to(dtype)
