@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: the settings of its run lie beneath the options, and what it cannot bear is refused."""
+"""Going on from a checkpoint: options override its run's settings; those that can have no effect are refused."""
 
 from __future__ import annotations
 
@@ -95,6 +95,13 @@ class Origin:
         found |= {f"broken_step/{layer}": step for layer, step in (history.get("broken_steps") or {}).items()}
         return {f"symmetry/{name}": value for name, value in found.items() if value is not None}
 
+    def _whole_epochs(self) -> int:
+        loop = self.checkpoint.get("loops", {}).get("fit_loop", {})
+        progress = loop.get("epoch_loop.batch_progress", {})
+        current = loop.get("epoch_progress", {}).get("current", {})
+        is_cut_short = not progress.get("is_last_batch") and current.get("processed") == current.get("started")
+        return current.get("processed", 0) - int(is_cut_short)
+
     def check_weights(self, model: LightningModule, changes: Changes) -> None:
         """Compare the checkpoint's weights with a model's.
 
@@ -125,6 +132,12 @@ class Origin:
             raise UsageError(
                 f"ckpt_path: {self.path} is at step {self.step}, and trainer.max_steps is {last}: nothing is left to "
                 "train; give a larger --trainer.max_steps"
+            )
+        epochs, last_epoch = self._whole_epochs(), trainer.get("max_epochs")
+        if last < 0 and last_epoch is not None and 0 <= last_epoch <= epochs:
+            raise UsageError(
+                f"ckpt_path: {self.path} is at the end of epoch {epochs}, and trainer.max_epochs is {last_epoch}: "
+                "nothing is left to train; give a larger --trainer.max_epochs"
             )
         for key, (was, now) in changes.items():
             if why := _refusal(key, changes):

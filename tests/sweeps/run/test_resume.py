@@ -88,6 +88,7 @@ def test_options_win_over_the_checkpoint(symbreak, last, tmp_path):
         (["--optimizer=Adam"], "optimizer.class_path: the state of the optimizer is that of another algorithm"),
         (["--trainer.max_steps=4"], "is at step 4, and trainer.max_steps is 4: nothing is left to train"),
         ([], "nothing is left to train"),
+        (["--trainer.max_steps=-1", "--trainer.max_epochs=0"], "is at the end of epoch 0, and trainer.max_epochs is 0"),
     ],
     ids=str,
 )
