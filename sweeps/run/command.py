@@ -38,6 +38,7 @@ HARMLESS = (
     r"\s*skip_none parameter was deprecated",
     "Checkpoint directory .* exists and is not empty",
     "The dirpath has changed from",
+    "Total length of `list` across ranks is zero",
     "The number of training batches .* is smaller than the logging interval",
 )
 """Warnings of libraries about what this command does on purpose, or that a user can do nothing about."""

@@ -232,3 +232,26 @@ def test_what_wandb_refuses_is_one_line(mode, project, expected, tmp_path):
     assert run.returncode == 2
     assert expected in run.stderr.splitlines()[-1]
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "mode", "expected"),
+    [
+        ([], "foo", "WANDB_MODE: 'foo' is not allowed; allowed: auto, online, offline, disabled"),
+        (
+            ["--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.1", "--lr_scheduler.total_steps=1"],
+            "disabled",
+            "Tried to step 2 times",
+        ),
+    ],
+)
+def test_more_bad_input_is_one_line(words, mode, expected, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    words = ["--config=digits", "--model.depth=7", "--trainer.max_steps=3", f"--run.dir={tmp_path / 'run'}", *words]
+    assert expected in failure(capsys, "fit", *words)
+
+
+def test_a_development_run_needs_no_loggers(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    words = ["--config=digits", "--model.depth=7", "--trainer.fast_dev_run=true", f"--run.dir={tmp_path / 'run'}"]
+    assert main(["fit", *words]) == 0
