@@ -159,11 +159,11 @@ class ExactResume(Callback):
         set_random_state(state["random"], trainer.strategy.root_device)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give back the handler of SIGTERM, before Lightning gives back its own."""
-        self._give_back_handler()
+        """Restore the handler of SIGTERM, before Lightning restores its own."""
+        self._restore_handler()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give back the profiler and the process group; pass on a signal that came after the last step."""
+        """Restore the profiler and destroy the process group; pass on a signal that came after the last step."""
         if self._hosts is not None:
             torch.distributed.destroy_process_group(self._hosts)
             self._hosts = None
@@ -173,11 +173,11 @@ class ExactResume(Callback):
             signal.raise_signal(signal.SIGTERM)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give back the profiler and the handler of SIGTERM."""
-        self._give_back_handler()
+        """Restore the profiler and the handler of SIGTERM."""
+        self._restore_handler()
         self._stop_listening(trainer)
 
-    def _give_back_handler(self) -> None:
+    def _restore_handler(self) -> None:
         if self._previous_handler is not None:
             signal.signal(signal.SIGTERM, self._previous_handler)
             self._previous_handler = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -54,6 +55,12 @@ def _normalize(args: list[str], switches: set[str]) -> list[str]:
     return words
 
 
+def _dashed(text: str) -> str:
+    """Return a help text with options as they are usually written: dashes, and switches without a value."""
+    text = re.sub(r"(--\w+) \{true,false\}", r"\1", text)
+    return re.sub(r"--\w+", lambda option: option[0].replace("_", "-"), text)
+
+
 def _call(command: str, function: Callable[..., Any], args: list[str]) -> int:
     """Call a function with what the command line says of its parameters; its docstring is the help."""
     from inspect import signature
@@ -67,6 +74,9 @@ def _call(command: str, function: Callable[..., Any], args: list[str]) -> int:
         parser.add_argument(name, nargs="+")
     parser.add_function_arguments(function, as_positional=True, skip={*lists})
     switches = {name for name, given in parameters.items() if given.annotation in (bool, "bool")}
+    if {"-h", "--help"} & set(args):
+        print(_dashed(parser.format_help()))
+        return 0
     options = parser.parse_args(_normalize(args, switches))
     result = function(**options.as_dict())
     if isinstance(result, int):

@@ -25,6 +25,8 @@ USAGE, INTERNAL = 2, 1
 LONGEST = 600
 FOREIGN_REFUSALS = ("lightning_fabric.utilities.exceptions", "wandb.errors", "optuna.exceptions", "jsonargparse")
 """Modules whose exceptions describe bad input."""
+CHECKED = ("symbreak.", "torch.optim.")
+"""Modules whose ``raise`` statements check arguments of the user."""
 
 
 class UsageError(ValueError):
@@ -85,10 +87,10 @@ def _line_of_user(trace: TracebackType | None) -> str | None:
 
 
 def _is_deliberate(trace: TracebackType | None) -> bool:
-    """Return whether the error comes from a ``raise`` statement of this package, not from a library or a mistake."""
+    """Return whether the error comes from a ``raise`` statement in `CHECKED`, not from a library or a mistake."""
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None or not str(trace.tb_frame.f_globals.get("__name__")).startswith("symbreak."):
+    if trace is None or not str(trace.tb_frame.f_globals.get("__name__")).startswith(CHECKED):
         return False
     return trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 

@@ -39,7 +39,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except FileNotFoundError:
             raise
         except Exception as error:  # foreign bytes make the reader raise almost anything
-            reason = str(error).partition("\n")[0] or type(error).__name__
+            reason = str(error).partition(". In PyTorch")[0].partition("\n")[0] or type(error).__name__
             raise ValueError(f"{path} is not a checkpoint, or it is truncated: {reason}") from error
         if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
             raise ValueError(f"{path} is not a checkpoint of Lightning: it has no pytorch-lightning_version")

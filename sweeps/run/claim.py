@@ -1,4 +1,4 @@
-"""Which folder is a run's own."""
+"""Claim a folder for a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def given_dir() -> Path | None:
 
 @contextmanager
 def claimed(path: Path | None, resume: bool = False) -> Iterator[Path]:
-    """Make a run's folder this run's own, and give it back if what follows fails before anything is written.
+    """Claim a run's folder, and withdraw the claim if what follows fails before anything is written.
 
     The claim is the exclusive creation of run.json, so two runs that start at once never share a folder.
 

@@ -38,6 +38,7 @@ HARMLESS = (
     r"\s*skip_none parameter was deprecated",
     "Checkpoint directory .* exists and is not empty",
     "The dirpath has changed from",
+    "Total length of `list` across ranks is zero",
     "The number of training batches .* is smaller than the logging interval",
 )
 """Warnings of libraries about what this command does on purpose, or that a user can do nothing about."""
@@ -45,7 +46,7 @@ STEPWISE = (torch.optim.lr_scheduler.OneCycleLR, torch.optim.lr_scheduler.Cyclic
 
 
 class NoProfiler(PassThroughProfiler):
-    """Measures nothing, at no cost: Lightning enters and leaves a profiler some fifty times a step."""
+    """Profile nothing, at no cost: Lightning enters and leaves a profiler some fifty times a step."""
 
     _nothing = nullcontext("")
 
@@ -58,7 +59,7 @@ class SymbreakCLI(ConfiguredCLI):
     """One run from one config: determinism first, then model, data and callbacks, then the run's folder."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; where the run starts from a checkpoint, over the settings of the checkpoint's run.
+        """Parse the options; beside a checkpoint they override the settings of its run.
 
         Raises:
             UsageError: If the checkpoint cannot be read, or cannot go on with an option.
@@ -82,10 +83,10 @@ class SymbreakCLI(ConfiguredCLI):
         tree = tree_of(parser, self.config)
         self.changes = changes_of(settings, tree)
         if command == "fit":
-            self.origin.check_fit(self.changes, tree["trainer"])
+            self.origin.check_fit(self.changes, tree)
 
     def _parse_ckpt_path(self) -> None:
-        """Leave out what Lightning does here, where a checkpoint's hyperparameters replace explicit options."""
+        """Skip Lightning's step, in which a checkpoint's hyperparameters replace explicit options."""
 
     def _set_seed(self) -> None:
         try:

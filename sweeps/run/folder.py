@@ -1,4 +1,4 @@
-"""The run folder: its file names, and readers that bear files which are missing, torn or still being written."""
+"""The run folder: its file names, and readers that accept missing, torn and growing files."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def history(path: Path, key: str) -> list[float]:
 
 
 def rows_before(path: Path, step: int) -> list[dict[str, float]]:
-    """Return the rows that a run which goes on from a checkpoint of this step will not log again.
+    """Return the rows of a history that a run resumed at this step keeps; it logs the later ones again.
 
     A checkpoint is saved after the validation of its step, but before the step's own measurements.
     """
@@ -98,7 +98,7 @@ def rows_before(path: Path, step: int) -> list[dict[str, float]]:
 
 
 def status(folder: Path, state: Mapping[str, Any]) -> str:
-    """Return a run's status from its run.json, but for a run that ended without noting it.
+    """Return a run's status: the noted one, unless a run that is noted as running has been killed or is silent.
 
     Returns:
         running, finished, failed, interrupted or preempted as noted; ``killed`` where it should be running and its
@@ -137,7 +137,7 @@ def _trainer_at(path: Path, _time: int, _size: int) -> dict[str, Any]:
 
 
 def fraction(folder: Path) -> float:
-    """Return the done part of a run by its steps, or by its epochs, or 0 where neither is known."""
+    """Return the share of a run that is done, by its steps or else its epochs; 0 where neither limit is known."""
     summary = read_json(folder / SUMMARY)
     last, epochs = max_steps(folder), _trainer(folder).get("max_epochs")
     if last:

@@ -51,8 +51,8 @@ class RunLogger(CSVLogger):
 
     Args:
         run_dir: The run's folder, already claimed.
-        origin: The checkpoint that the run goes on from: the history of its run is kept up to its step, and what that
-            run knew of events is the checkpoint's own state. Later rows, which the run will log again, are dropped.
+        origin: The checkpoint that the run goes on from. The history of its run is kept up to its step; later rows are
+            dropped, because they will be logged again. Events (broken step, escape step) come from its state.
     """
 
     def __init__(self, run_dir: Path, origin: Origin | None = None) -> None:

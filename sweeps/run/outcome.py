@@ -1,4 +1,4 @@
-"""What became of a run, in the few figures that the terminal and the report show."""
+"""The outcome of a run: the figures that the terminal and the report show."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from symbreak.sweeps.run.logger import RunLogger
+
 SECONDS = 30.0
 
 
@@ -31,6 +33,6 @@ class ProgressLines(Callback):
         self._last = now
         last = f" of {trainer.max_steps}" if trainer.max_steps > 0 else ""
         epochs = f" of {trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
-        loss = getattr(trainer.loggers[0], "summary", {}).get("train/loss") if trainer.loggers else None
+        loss = next((each.summary.get("train/loss") for each in trainer.loggers if isinstance(each, RunLogger)), None)
         shown = "" if loss is None else f", train/loss {loss:.4g}"
         print(f"step {trainer.global_step}{last}, epoch {trainer.current_epoch + 1}{epochs}{shown}", flush=True)

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: the settings of its run lie beneath the options, and what it cannot bear is refused."""
+"""Going on from a checkpoint: options override its run's settings; those that can have no effect are refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
+from torch.nn.parameter import is_lazy
 
 from symbreak.callbacks import AtomicCheckpointIO
 from symbreak.sweeps.errors import UsageError
@@ -95,6 +96,13 @@ class Origin:
         found |= {f"broken_step/{layer}": step for layer, step in (history.get("broken_steps") or {}).items()}
         return {f"symmetry/{name}": value for name, value in found.items() if value is not None}
 
+    def _whole_epochs(self) -> int:
+        loop = self.checkpoint.get("loops", {}).get("fit_loop", {})
+        progress = loop.get("epoch_loop.batch_progress", {})
+        current = loop.get("epoch_progress", {}).get("current", {})
+        is_cut_short = not progress.get("is_last_batch") and current.get("processed") == current.get("started")
+        return current.get("processed", 0) - int(is_cut_short)
+
     def check_weights(self, model: LightningModule, changes: Changes) -> None:
         """Compare the checkpoint's weights with a model's.
 
@@ -104,6 +112,8 @@ class Origin:
         if type(model).on_load_checkpoint is not LightningModule.on_load_checkpoint or not model.strict_loading:
             return  # it adapts the checkpoint itself
         saved = {name: tuple(value.shape) for name, value in self.checkpoint["state_dict"].items()}
+        if any(is_lazy(parameter) for parameter in model.parameters()):
+            return  # their shapes are not known before the first batch
         own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         for name in [*own, *saved]:
             if own.get(name) != saved.get(name):
@@ -114,21 +124,33 @@ class Origin:
                     f"checkpoint and {_shape(own.get(name))} in the model{cause}"
                 )
 
-    def check_fit(self, changes: Changes, trainer: Mapping[str, Any]) -> None:
+    def check_fit(self, changes: Changes, settings: Mapping[str, Any]) -> None:
         """Check that training can go on from the checkpoint with changed settings.
 
         Raises:
             UsageError: If nothing is left to train, or a changed setting could have no effect.
         """
+        self._check_length(settings["trainer"])
+        for key, (was, now) in changes.items():
+            why = _refusal(key, changes)
+            if key == "optimizer.init_args.lr" and self.checkpoint.get("lr_schedulers") and settings["lr_scheduler"]:
+                why = "the schedule of the checkpoint goes on and sets it; leave it out"
+            if why:
+                raise UsageError(f"{key}: {why} (it was {was!r} in the checkpoint's run, and is {now!r})")
+
+    def _check_length(self, trainer: Mapping[str, Any]) -> None:
         last = trainer.get("max_steps") or -1
         if 0 <= last <= self.step:
             raise UsageError(
                 f"ckpt_path: {self.path} is at step {self.step}, and trainer.max_steps is {last}: nothing is left to "
                 "train; give a larger --trainer.max_steps"
             )
-        for key, (was, now) in changes.items():
-            if why := _refusal(key, changes):
-                raise UsageError(f"{key}: {why} (it was {was!r} in the checkpoint's run, and is {now!r})")
+        epochs, last_epoch = self._whole_epochs(), trainer.get("max_epochs")
+        if last < 0 and last_epoch is not None and 0 <= last_epoch <= epochs:
+            raise UsageError(
+                f"ckpt_path: {self.path} is at the end of epoch {epochs}, and trainer.max_epochs is {last_epoch}: "
+                "nothing is left to train; give a larger --trainer.max_epochs"
+            )
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

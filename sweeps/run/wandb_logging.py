@@ -8,6 +8,10 @@ from typing import Any, Literal
 
 from pytorch_lightning.loggers import WandbLogger
 
+from symbreak.sweeps.errors import UsageError
+
+MODES = ("auto", "online", "offline", "disabled", "shared", "run", "dryrun")
+
 
 def wandb_logger(
     run_dir: Path,
@@ -30,8 +34,13 @@ def wandb_logger(
         name: Name of the run (default: the name of its folder).
         group: Group of runs in W&B's tables.
         tags: Tags of the run.
+
+    Raises:
+        UsageError: If WANDB_MODE holds no known mode.
     """
     mode = os.environ.get("WANDB_MODE", mode)  # pyright: ignore[reportAssignmentType]
+    if mode not in MODES:
+        raise UsageError(f"WANDB_MODE: {mode!r} is not allowed; allowed: {', '.join(MODES)}")
     if mode == "disabled":
         return None
     import wandb

@@ -1,8 +1,10 @@
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
+from PIL import Image
 
 from symbreak.sweeps.cli import COMMANDS, _normalize, main
 from symbreak.sweeps.run.folder import read_json
@@ -183,3 +185,73 @@ def test_an_error_in_a_network_of_the_users_own_names_its_line(capsys, monkeypat
     assert "run/traceback.txt says where" in said
     assert "Traceback" in (tmp_path / "run" / "traceback.txt").read_text()
     assert read_json(tmp_path / "run" / "run.json")["status"] == "failed"
+
+
+def test_the_help_of_a_command_shows_options_as_they_are_written(capsys):
+    assert main(["sweep", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--dry-run" in text
+    assert "--gpus-per-run" in text
+    assert "{true,false}" not in text
+    assert "_" not in "".join(word for word in text.split() if word.startswith("--"))
+
+
+def test_a_corrupt_image_is_named(capsys, tmp_path):
+    for split in ("train", "val", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(4):
+                image = Image.new("RGB", (8, 8), (index, 0, 0))
+                image.save(tmp_path / split / name / f"{index}.png")
+    bad = tmp_path / "train" / "a" / "2.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    words = ["--data=ImageFolderDataModule", f"--data.init_args.root={tmp_path}", "--data.init_args.batch_size=2"]
+    words += ["--data.init_args.image_size=8", "--data.init_args.crop_padding=0", "--trainer.max_steps=2"]
+    line = failure(capsys, "fit", *words, f"--run.dir={tmp_path / 'run'}", "--wandb.mode=disabled")
+    assert str(bad) in line
+
+
+@pytest.mark.parametrize(
+    ("mode", "project", "expected"), [("online", "p", "API key"), ("offline", "a/b?", "project name")]
+)
+def test_what_wandb_refuses_is_one_line(mode, project, expected, tmp_path):
+    words = [
+        "fit",
+        "--config=digits",
+        f"--wandb.mode={mode}",
+        f"--wandb.project={project}",
+        f"--run.dir={tmp_path / 'run'}",
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    run = subprocess.run(
+        [sys.executable, "-m", "symbreak.sweeps", *words],
+        capture_output=True,
+        text=True,
+        env=environment | {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")},
+    )
+    assert run.returncode == 2
+    assert expected in run.stderr.splitlines()[-1]
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "mode", "expected"),
+    [
+        ([], "foo", "WANDB_MODE: 'foo' is not allowed; allowed: auto, online, offline, disabled"),
+        (
+            ["--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.1", "--lr_scheduler.total_steps=1"],
+            "disabled",
+            "Tried to step 2 times",
+        ),
+    ],
+)
+def test_more_bad_input_is_one_line(words, mode, expected, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    words = ["--config=digits", "--model.depth=7", "--trainer.max_steps=3", f"--run.dir={tmp_path / 'run'}", *words]
+    assert expected in failure(capsys, "fit", *words)
+
+
+def test_a_development_run_needs_no_loggers(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    words = ["--config=digits", "--model.depth=7", "--trainer.fast_dev_run=true", f"--run.dir={tmp_path / 'run'}"]
+    assert main(["fit", *words]) == 0

@@ -6,7 +6,7 @@ import pytest
 
 from symbreak.sweeps.run.outcome import Outcome, outcome_of, read_outcome
 from symbreak.sweeps.run.process import identity
-from symbreak.sweeps.run.record import Run
+from symbreak.sweeps.run.record import Run, Skipped, read_run
 
 SUMMARY = {
     "test/accuracy": 0.27123,
@@ -54,6 +54,18 @@ def test_the_report_sees_what_the_terminal_sees(outcome, tmp_path):
     for status in ("finished", "interrupted"):
         run = Run("run", str(tmp_path), status, {}, SUMMARY, history, FINISHED)
         assert outcome_of(run) == outcome(SUMMARY, FINISHED | {"status": status})
+
+
+def test_a_truncated_history_does_not_undo_what_the_summary_says(trained, tmp_path):
+    for name in ("run.json", "summary.json", "config.yaml"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    whole = (trained / "metrics.csv").read_bytes()
+    (tmp_path / "metrics.csv").write_bytes(whole[: whole.index(b"\n") + 3])
+    assert isinstance(read_run(tmp_path), Skipped)
+    (tmp_path / "metrics.csv").write_bytes(b"step,train/loss\n1,2.5\n")
+    run = read_run(tmp_path)
+    assert isinstance(run, Run)
+    assert outcome_of(run).escape_step == read_outcome(trained).escape_step == 0
 
 
 @pytest.mark.parametrize("text", ["null", "[1]", "{", "", '{"a": NaN}', '"x"', "[" * 100_000])

@@ -5,8 +5,10 @@ import torch
 import yaml
 from tests.sweeps.run.conftest import SMALL
 
+from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.run.folder import history, read_json
 from symbreak.sweeps.run.outcome import read_outcome
+from symbreak.sweeps.run.resume import KEY, Origin
 
 
 def config_of(folder):
@@ -88,12 +90,36 @@ def test_options_win_over_the_checkpoint(symbreak, last, tmp_path):
         (["--optimizer=Adam"], "optimizer.class_path: the state of the optimizer is that of another algorithm"),
         (["--trainer.max_steps=4"], "is at step 4, and trainer.max_steps is 4: nothing is left to train"),
         ([], "nothing is left to train"),
+        (["--trainer.max_steps=-1", "--trainer.max_epochs=0"], "is at the end of epoch 0, and trainer.max_epochs is 0"),
     ],
     ids=str,
 )
 def test_what_a_checkpoint_cannot_bear_is_refused(refusal, last, options, expected, tmp_path):
     words = options if not options or "max_steps" in options[0] else [*options, "--trainer.max_steps=6"]
     assert expected in refusal("fit", last, *words)
+
+
+def test_a_learning_rate_that_a_schedule_sets_cannot_be_changed(tmp_path):
+    origin = Origin(tmp_path / "a.ckpt", {"global_step": 1, "lr_schedulers": [{"last_epoch": 1}]})
+    changes = {"optimizer.init_args.lr": (0.1, 0.2)}
+    settings = {"trainer": {"max_steps": 9}, "lr_scheduler": None}
+    origin.check_fit(changes, settings)
+    with pytest.raises(
+        UsageError, match=r"optimizer\.init_args\.lr: the schedule of the checkpoint goes on and sets it"
+    ):
+        origin.check_fit(changes, settings | {"lr_scheduler": {"class_path": "StepLR"}})
+
+
+def test_a_checkpoint_without_settings_gives_its_network_and_optimizer(symbreak, trained, tmp_path):
+    checkpoint = checkpoint_of(trained)
+    del checkpoint[KEY]
+    checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] = 0.2
+    torch.save(checkpoint, tmp_path / "plain.ckpt")
+    words = [f"--ckpt_path={tmp_path / 'plain.ckpt'}", f"--run.dir={tmp_path / 'on'}", *SMALL, "--trainer.max_steps=6"]
+    assert symbreak("fit", *words) == 0
+    config = config_of(tmp_path / "on")
+    assert (config["optimizer"]["init_args"]["lr"], config["model"]["init_args"]["depth"]) == (0.2, 7)
+    assert checkpoint_of(tmp_path / "on")["optimizer_states"][0]["param_groups"][0]["lr"] == 0.2
 
 
 def test_other_data_in_the_middle_of_an_epoch_are_refused(symbreak, last, tmp_path, capsys):
