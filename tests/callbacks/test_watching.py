@@ -18,6 +18,7 @@ from symbreak.callbacks import (
     SignalPropagation,
     StopAtLevel,
     SymmetryBreaking,
+    SymmetryTrace,
     Throughput,
 )
 
@@ -76,6 +77,7 @@ def watchers(tmp_path):
         **{kind.__name__: [kind(every_n_steps=1)] for kind in MONITORS},
         "Throughput": [Throughput()],
         "Determinism": [Determinism("strict")],
+        "SymmetryTrace": [SymmetryTrace(traced_steps=2)],
         "RoundingNoise": [RoundingNoise(0)],
         "Acceleration": [Acceleration()],
         "ExactResume": [ExactResume(str(tmp_path), every_n_steps=2)],
