@@ -135,7 +135,7 @@ def test_unknown_mode_names_the_allowed_ones():
 @pytest.mark.parametrize("precision", ["tf32", "ieee"])
 @pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="the switches came with torch 2.9")
 def test_the_newer_precision_switches_are_read_and_given_back(precision):
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
     before = matmul.fp32_precision, conv.fp32_precision
     try:
         matmul.fp32_precision = conv.fp32_precision = precision
