@@ -7,7 +7,6 @@ import os
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 from torch.optim import Optimizer
 
 
@@ -51,20 +50,16 @@ class RoundingNoise(Callback):
         """Perturb the gradients of the optimiser's parameters in place."""
         if not self.ulps:
             return
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(self._factor(parameter.grad))
-
-    def _factor(self, gradient: Tensor) -> Tensor:
-        epsilon, generator = torch.finfo(gradient.dtype).eps, self._generator(gradient.device)
-        noise = torch.empty_like(gradient)
-        if self.ulps >= 1:
-            return noise.uniform_(-self.ulps * epsilon, self.ulps * epsilon, generator=generator).add_(1)
-        # float32 numbers decide, since those of a narrower type are too few for a small probability
-        draw = torch.empty_like(gradient, dtype=torch.float32).uniform_(-1, 1, generator=generator)
-        moves = draw.abs() < self.ulps**2 / 3
-        return noise.copy_(torch.where(moves, draw.sign() * epsilon, 0)).add_(1)
+        gradients = (p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
+        for gradient in gradients:
+            epsilon, generator = torch.finfo(gradient.dtype).eps, self._generator(gradient.device)
+            if self.ulps >= 1:
+                noise = torch.empty_like(gradient)
+                noise.uniform_(-self.ulps * epsilon, self.ulps * epsilon, generator=generator)
+            else:  # drawn in float32, since narrower types have too few numbers for a small probability
+                draw = torch.empty_like(gradient, dtype=torch.float32).uniform_(-1, 1, generator=generator)
+                noise = torch.where(draw.abs() < self.ulps**2 / 3, draw.sign() * epsilon, 0).to(gradient.dtype)
+            gradient.mul_(noise.add_(1))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the generators' states, by type of device; those loaded and not used yet too."""

@@ -37,7 +37,8 @@ class SignalPropagation(Monitor):
     ============================================= ====================================================================
 
     All micro-batches of a measured step and all ranks take part, so that a value is that of one device over all the
-    data; the loss is taken as the mean over the whole batch. A layer that ran on some of the ranks only has no value.
+    data; the loss is taken as the mean over the whole batch. A layer that ran on some of the ranks only has no value,
+    and a single input has no input_cosine.
 
     Args:
         every_n_steps: distance of two measurements; None for a log-spaced schedule, dense early and sparse late.
@@ -76,6 +77,7 @@ class SignalPropagation(Monitor):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the metrics, in the same order on every rank."""
         super().on_fit_start(trainer, pl_module)
+        self._world_size = trainer.world_size
         self._metrics = {
             layer.name: {name: kind(sync_on_compute=False) for name, kind in MEASURES.items()}
             for layer in self._features
@@ -84,13 +86,15 @@ class SignalPropagation(Monitor):
 
     def _reset(self) -> None:
         super()._reset()
-        self._factor = torch.ones(())
+        self._factor, self._world_size = torch.ones(()), 1
         self._with_gradient: set[str] = set()
+        self._inputs: dict[str, int] = {}
         self._metrics: dict[str, dict[str, Metric]] = {}
 
     def _observe(self, layer: FeatureLayer, features: Tensor) -> None:
         self._update(layer.name, "activation_square", features)
         self._update(layer.name, "input_cosine", features)
+        self._inputs[layer.name] = self._inputs.get(layer.name, 0) + len(features[: self.samples])
         self._observe_again(layer, features)
 
     def _observe_again(self, layer: FeatureLayer, features: Tensor) -> None:
@@ -110,10 +114,13 @@ class SignalPropagation(Monitor):
                 if "gradient_square" in found:
                     square = found["gradient_square"]
                     found["gradient_square"] = square * self._factor.to(square).square()
+                if self._inputs.get(layer, 0) * self._world_size < 2:  # a single input has no pair
+                    found.pop("input_cosine", None)
                 if found:
                     self._from_features[layer] = found
                 for metric in metrics.values():
                     metric.reset()
+            self._inputs.clear()
         super()._close()
 
 

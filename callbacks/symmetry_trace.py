@@ -112,7 +112,7 @@ class SymmetryTrace(Callback):
         self._weights = {
             name: p
             for name, p in pl_module.named_parameters()
-            if p.ndim >= 2 and p.is_floating_point() and p.requires_grad
+            if p.ndim >= 2 and p.numel() and p.is_floating_point() and p.requires_grad
         }
         self._counts = {(name, axis): 0.0 for name in self._weights for axis in (0, 1)}
         self._grown()

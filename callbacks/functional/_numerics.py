@@ -7,10 +7,19 @@ from torch import Tensor
 
 CHUNK_ELEMENTS = 2**19  # large enough to make the overhead of calls small, small enough for the cache
 DEVICE_CHUNKS = 4  # an accelerator takes few, large kernels
-SAFE_SQUARES = (
-    1e-12,
-    1e30,
-)  # sums of squares in float32 for which no term that matters leaves the range of its numbers
+SAFE_SQUARES = (1e-12, 1e30)
+"""Range of float32 sums of squares in which no significant term under- or overflows."""
+
+
+def checked(x: Tensor, ndim: int) -> Tensor:
+    """Return ``x``, which must have an entry and at least ``ndim`` dimensions.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    if x.ndim < ndim or not x.numel():
+        raise ValueError(f"expected at least {ndim} dimension(s) and one entry, got shape {tuple(x.shape)}")
+    return x
 
 
 def wide(device: torch.device) -> torch.dtype:
@@ -53,7 +62,7 @@ def chunks(x: Tensor, dim: int = 0) -> Iterator[Tensor]:
 
 
 def is_true(condition: Tensor) -> bool:
-    """The value of a 0-dim condition where it is at hand, on a CPU outside ``torch.vmap``; else False."""
+    """Return ``bool(condition)`` if readable without a synchronisation (CPU, not under vmap), else False."""
     if condition.device.type != "cpu":
         return False
     try:

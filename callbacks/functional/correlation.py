@@ -6,6 +6,7 @@ from torch import Tensor
 from symbreak.callbacks.functional._numerics import (
     SAFE_SQUARES,
     at_least_single,
+    checked,
     chunks,
     is_true,
     power_of_two_scale,
@@ -32,6 +33,7 @@ def mean_pairwise_correlation(rows: Tensor) -> Tensor:
         Y. Blumenfeld, D. Gilboa and D. Soudry, "Beyond signal propagation", ICML 2020, whose code averages the
         matrix of all pairs over a sample of the rows.
     """
+    rows = checked(rows, 1)
     total = torch.zeros(rows[0].numel(), dtype=wide(rows.device), device=rows.device)
     varying = total.new_zeros(())
     for part in chunks(rows.detach()):
@@ -55,7 +57,7 @@ def forward_correlation(weight: Tensor) -> Tensor:
     Source:
         The correlation of forward kernels in Blumenfeld, Gilboa and Soudry, ICML 2020.
     """
-    return mean_pairwise_correlation(weight)
+    return mean_pairwise_correlation(checked(weight, 2))
 
 
 def backward_correlation(weight: Tensor) -> Tensor:
@@ -72,7 +74,7 @@ def backward_correlation(weight: Tensor) -> Tensor:
     Source:
         The correlation of backward kernels in Blumenfeld, Gilboa and Soudry, ICML 2020.
     """
-    return mean_pairwise_correlation(weight.transpose(0, 1))
+    return mean_pairwise_correlation(checked(weight, 2).transpose(0, 1))
 
 
 def kernel_correlation(weight: Tensor) -> Tensor:
@@ -89,7 +91,7 @@ def kernel_correlation(weight: Tensor) -> Tensor:
     Source:
         The correlation of all kernels of a layer in Blumenfeld, Gilboa and Soudry, ICML 2020.
     """
-    return mean_pairwise_correlation(weight.flatten(0, 1))
+    return mean_pairwise_correlation(checked(weight, 2).flatten(0, 1))
 
 
 def cross_layer_correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -111,7 +113,7 @@ def cross_layer_correlation(a: Tensor, b: Tensor) -> Tensor:
     Source:
         This project's own, after the correlations within a layer.
     """
-    if a[0].numel() != b[0].numel():
+    if checked(a, 1)[0].numel() != checked(b, 1)[0].numel():
         raise ValueError(f"filters of equal fan-in are needed, got {a[0].numel()} and {b[0].numel()} weights")
     (sum_a, present_a), (sum_b, present_b) = direction_sum(a), direction_sum(b)
     pairs = len(a) * len(b)
@@ -134,7 +136,7 @@ def feature_correlation(features: Tensor, dim: int = 1) -> Tensor:
     Source:
         This project's own: the correlations of Blumenfeld, Gilboa and Soudry, ICML 2020, of features, not weights.
     """
-    rows = at_least_single(features.detach().movedim(dim, 0).flatten(1))
+    rows = at_least_single(checked(features, 2).detach().movedim(dim, 0).flatten(1))
     products, varying = _correlations(rows) or _correlations_of_any(rows)
     return mean_from_unit_sum(torch.linalg.vector_norm(products, 1).to(wide(rows.device)), varying, len(rows))
 
@@ -157,7 +159,7 @@ def mean_from_unit_sum(square: Tensor, varying: Tensor | int, count: int) -> Ten
 
 
 def _correlations(rows: Tensor) -> tuple[Tensor, int] | None:
-    """Correlations of all pairs of rows (n, n), and n, on a CPU that sees that no row is extreme or nearly constant."""
+    """All pairwise correlations (n, n) and n, or None if a row is nearly constant or extreme, or values are unknown."""
     if rows.device.type != "cpu":
         return None
     products, total = rows @ rows.T, rows.sum(1)
@@ -172,7 +174,7 @@ def _correlations(rows: Tensor) -> tuple[Tensor, int] | None:
 
 
 def _correlations_of_any(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of any rows, 0 where one is constant, and how many of them vary."""
+    """Correlations of arbitrary rows (0 if constant), and the number of varying rows."""
     unit, varies = _unit_rows(rows)
     return unit @ unit.T, varies.sum()
 

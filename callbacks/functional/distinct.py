@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from symbreak.callbacks.functional._numerics import CHUNK_ELEMENTS, DEVICE_CHUNKS, chunks, is_true, wide
+from symbreak.callbacks.functional._numerics import CHUNK_ELEMENTS, DEVICE_CHUNKS, checked, chunks, is_true, wide
 
 PROBED = 4  # places of the first inner axis that are looked at before whole rows are
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -30,7 +30,7 @@ def distinct_rows(rows: Tensor) -> Tensor:
         This project's own; the hash is linear with the multipliers of SplitMix64 (G. Steele, D. Lea and C. Flood,
         "Fast splittable pseudorandom number generators", OOPSLA 2014).
     """
-    bits = rows.detach().view(_INTEGERS[rows.element_size()])
+    bits = checked(rows, 1).detach().view(_INTEGERS[rows.element_size()])
     bits = bits.unsqueeze(-1) if bits.ndim < 2 else bits
     first = bits[(0,) * bits.ndim]
     if not is_true(first == first):  # an accelerator's values, and those under vmap, are not at hand
@@ -39,7 +39,7 @@ def distinct_rows(rows: Tensor) -> Tensor:
 
 
 def _distinct_by_value(bits: Tensor) -> int:
-    """The count from the values themselves, which a CPU has at hand."""
+    """Count on the CPU, where branching on values needs no synchronisation."""
     stride = max(1, bits.shape[1] // PROBED)
     candidates = len(hash_rows(bits[:, ::stride]).unique())
     if candidates == len(bits):

@@ -6,6 +6,7 @@ from torch import Tensor
 from symbreak.callbacks.functional._numerics import (
     SAFE_SQUARES,
     at_least_single,
+    checked,
     is_true,
     power_of_two_scale,
     square_sum,
@@ -28,7 +29,7 @@ def mean_square(x: Tensor) -> Tensor:
         The length of signals in B. Poole et al., "Exponential expressivity in deep neural networks through transient
         chaos", NeurIPS 2016, and of gradients in S. Schoenholz et al., "Deep information propagation", ICLR 2017.
     """
-    x = at_least_single(x.detach())
+    x = at_least_single(checked(x, 0).detach())
     square = square_sum(x)
     if is_true((square > SAFE_SQUARES[0]) & (square < SAFE_SQUARES[1])):
         return square / x.numel()
@@ -51,7 +52,7 @@ def input_cosine(features: Tensor) -> Tensor:
     Source:
         The correlation between two inputs in B. Poole et al., NeurIPS 2016, as a mean over a batch.
     """
-    total, present = direction_sum(features)
+    total, present = direction_sum(checked(features, 1))
     return cosine_of_sum(total, present, torch.full_like(present, len(features)))
 
 

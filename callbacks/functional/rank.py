@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from symbreak.callbacks.functional._numerics import at_least_single, chunks, power_of_two_scale, wide
+from symbreak.callbacks.functional._numerics import at_least_single, checked, chunks, power_of_two_scale, wide
 
 
 def singular_values(matrix: Tensor) -> Tensor:
@@ -24,6 +24,7 @@ def singular_values(matrix: Tensor) -> Tensor:
     """
     if matrix.ndim != 2:
         raise ValueError(f"a rank is that of a matrix, got {matrix.ndim} dimensions")
+    matrix = checked(matrix, 2)
     x = matrix.detach() if matrix.shape[0] <= matrix.shape[1] else matrix.detach().T
     scale = power_of_two_scale(x)
     gram = torch.zeros(len(x), len(x), dtype=wide(x.device), device=x.device)

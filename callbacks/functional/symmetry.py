@@ -10,6 +10,7 @@ from torch import Tensor
 from symbreak.callbacks.functional._numerics import (
     SAFE_SQUARES,
     at_least_single,
+    checked,
     chunks,
     is_true,
     power_of_two_scale,
@@ -38,6 +39,9 @@ def asymmetry(x: Tensor, dim: int = 0) -> Tensor:
     Returns:
         0-dim tensor in [0, 1]; 0 where x = 0. Differences below 1e-19 of the largest entry vanish in float32.
 
+    Raises:
+        ValueError: if ``x`` is empty or has no dimension.
+
     Source:
         This project's own.
     """
@@ -47,7 +51,7 @@ def asymmetry(x: Tensor, dim: int = 0) -> Tensor:
 
 def scaled_sums(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """The two sums that :func:`asymmetry` is made of, sum_c ||s (x_c - mean_c x)||^2 and ||s x||^2, and the scale s."""
-    x, one = x.detach(), torch.ones((), dtype=wide(x.device), device=x.device)
+    x, one = checked(x, 1).detach(), torch.ones((), dtype=wide(x.device), device=x.device)
     spread, square = _sums(x, dim, None) if x.device.type == "cpu" else (one, one.new_zeros(()))
     safe = is_true((square > SAFE_SQUARES[0]) & (square < SAFE_SQUARES[1]))
     if safe or (is_true(square == 0) and is_true(~x.any())):  # a CPU looks for a scale where it has to alone
@@ -60,19 +64,19 @@ def _sums(x: Tensor, dim: int, scale: Tensor | None) -> tuple[Tensor, Tensor]:
     first = at_least_single(x.narrow(dim, 0, 1)).clone()
     first = first if scale is None else first.mul_(scale)
     shift = torch.zeros_like(first, dtype=wide(x.device))
-    square, spread, buffer = shift.new_zeros(()), shift.new_zeros(()), None
+    square = spread = shift.new_zeros(())
+    one = first.reshape(-1)[0]
+    reuse, buffer = is_true(one == one), None  # under vmap, which knows no value, no memory can be given
     for part in chunks(x, dim):
-        buffer = first.new_empty(part.numel()) if buffer is None else buffer
-        values = buffer[: part.numel()].view(part.shape)
-        if scale is None and part.dtype == first.dtype and part.is_contiguous():
-            square = square + square_sum(part)
-            torch.sub(part, first, out=values)
+        values = at_least_single(part).contiguous()
+        values = values if scale is None else values * scale
+        square = square + square_sum(values)
+        if reuse:
+            buffer = torch.empty_like(values) if buffer is None else buffer
+            out = buffer.view(-1)[: values.numel()].view(values.shape)
+            values = torch.sub(values, first, out=out)
         else:
-            values.copy_(part)
-            if scale is not None:
-                values *= scale
-            square = square + square_sum(values)
-            values -= first
+            values = values - first
         spread = spread + square_sum(values)
         shift = shift + values.sum(dim, keepdim=True)
     return (spread - shift.square().sum() / x.shape[dim]).clamp(min=0), square

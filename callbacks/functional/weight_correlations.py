@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from symbreak.callbacks.functional._numerics import at_least_single, chunks, is_true, power_of_two_scale, wide
+from symbreak.callbacks.functional._numerics import at_least_single, checked, chunks, is_true, power_of_two_scale, wide
 from symbreak.callbacks.functional.correlation import backward_correlation, forward_correlation, mean_from_unit_sum
 
 SAFE = (1e-24, 1e24)  # sums of squares of a kernel between which no product leaves the range of float32
-CANCELLATION = 2  # mean over kernels of sum of squares / spread, by which rounding grows, up to which none is shifted
+CANCELLATION = 2  # largest mean of sum x^2 / sum (x - mean)^2 for which kernels need no shift
 
 
 class WeightCorrelations(NamedTuple):
@@ -39,7 +39,7 @@ def weight_correlations(weight: Tensor) -> WeightCorrelations:
     Returns:
         The same three numbers as the single functions.
     """
-    if weight[0, 0].numel() == 1:
+    if checked(weight, 2)[0, 0].numel() == 1:
         forward = forward_correlation(weight)
         backward = backward_correlation(weight)
         return WeightCorrelations(forward, backward, torch.ones_like(forward))

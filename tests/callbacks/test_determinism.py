@@ -1,14 +1,13 @@
-import copy
-
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
-from symbreak.callbacks import Determinism, RoundingNoise, determinism_mode, determinism_state
+from symbreak.callbacks import Determinism, determinism_mode, determinism_state
 from symbreak.callbacks.determinism import Mode, mode_switches
 from symbreak.callbacks.plugins import driver_version
+from symbreak.callbacks.precision import exact_products
 
 MODES: list[Mode] = ["nondeterministic", "cudnn", "strict"]
 
@@ -133,49 +132,32 @@ def test_unknown_mode_names_the_allowed_ones():
         Determinism("fast")  # pyright: ignore[reportArgumentType]
 
 
-def noisy_gradients(noise, dtype=torch.float32, module=None):
-    module = module or torch.nn.Linear(50, 40, dtype=dtype)
-    gradients = [torch.ones_like(parameter) for parameter in module.parameters()]
-    for parameter, gradient in zip(module.parameters(), gradients, strict=True):
-        parameter.grad = gradient
-    noise.on_before_optimizer_step(None, None, torch.optim.SGD(module.parameters(), lr=1.0))
-    return torch.cat([gradient.flatten() for gradient in gradients])
+@pytest.mark.parametrize("precision", ["tf32", "ieee"])
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="the switches came with torch 2.9")
+def test_the_newer_precision_switches_are_read_and_given_back(precision):
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
+    before = matmul.fp32_precision, conv.fp32_precision
+    try:
+        matmul.fp32_precision = conv.fp32_precision = precision
+        state = determinism_state()
+        assert state["float32_matmul_precision"] == ("high" if precision == "tf32" else "highest")
+        assert state["cudnn_allow_tf32"] is (precision == "tf32")
+        with determinism_mode("strict"):
+            assert determinism_state() == mode_switches("strict")
+        assert (matmul.fp32_precision, conv.fp32_precision) == (precision, precision)
+        assert determinism_state() == state
+    finally:
+        matmul.fp32_precision, conv.fp32_precision = before
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("ulps", [1.0, 10.0, 100.0])
-def test_rounding_noise_stays_within_its_ulps_and_fills_them(dtype, ulps):
-    deviation = (noisy_gradients(RoundingNoise(ulps), dtype) - 1).abs() / torch.finfo(dtype).eps
-    assert deviation.max() <= ulps
-    assert deviation.max() > 0.9 * ulps - 0.5
-    assert abs(deviation.mean() - ulps / 2) < 0.1 * ulps
-
-
-def test_rounding_noise_is_off_at_zero_and_refuses_negative():
-    assert torch.equal(noisy_gradients(RoundingNoise()), torch.ones(2040))
-    with pytest.raises(ValueError, match="-1"):
-        RoundingNoise(-1)
-
-
-def test_rounding_noise_repeats_by_seed_and_resumes_from_its_state():
-    noise, other = RoundingNoise(1, seed=3), RoundingNoise(1, seed=3)
-    first, state = noisy_gradients(noise), copy.deepcopy(noise.state_dict())
-    second = noisy_gradients(noise)
-    assert torch.equal(first, noisy_gradients(other))
-    assert not torch.equal(first, second)
-    assert not torch.equal(first, noisy_gradients(RoundingNoise(1, seed=4)))
-    saved_at_once = RoundingNoise(1, seed=3)
-    saved_at_once.load_state_dict(state)
-    resumed = RoundingNoise(1, seed=3)
-    resumed.load_state_dict(saved_at_once.state_dict())
-    assert torch.equal(second, noisy_gradients(resumed))
-
-
-def test_rounding_noise_leaves_global_generators_alone():
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    module = torch.nn.Linear(50, 40)
-    torch.manual_seed(0)
-    noisy_gradients(RoundingNoise(1), module=module)
-    assert torch.equal(torch.rand(3), expected)
+@pytest.mark.parametrize("precision", ["high", "medium", "highest"])
+def test_products_of_the_measures_are_exact_whatever_training_allows(precision):
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        with exact_products():
+            assert torch.backends.cuda.matmul.allow_tf32 is False
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)

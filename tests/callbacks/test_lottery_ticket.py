@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -111,3 +112,26 @@ def test_kept_is_logged(tmp_path):
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         LotteryTicket(**arguments)
+
+
+@pytest.mark.parametrize("interrupted", [1, 3])
+def test_masks_and_initial_values_survive_a_resume(interrupted, tmp_path):
+    """Interrupted before the first round, and between the first and the second."""
+
+    def fit(epochs, ckpt_path=None):
+        torch.manual_seed(len(str(ckpt_path)))  # a resumed process starts from other values
+        network, ticket = ConstNet(7, 1, 4, 1, init="he"), LotteryTicket(amount=0.5, every_n_epochs=2, rounds=2)
+        images = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+        loader = DataLoader(TensorDataset(images, torch.arange(32) % 4), batch_size=16)
+        quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+        keep = ModelCheckpoint(tmp_path / str(epochs), every_n_epochs=1, save_last=True)
+        trainer = Trainer(accelerator="cpu", max_epochs=epochs, callbacks=[ticket, keep], **quiet)
+        trainer.fit(network, loader, ckpt_path=ckpt_path)
+        return network.state_dict()
+
+    whole = fit(5)
+    fit(interrupted)
+    resumed = fit(5, tmp_path / str(interrupted) / "last.ckpt")
+    assert any((value == 0).double().mean() > 0.5 for key, value in resumed.items() if key.endswith("weight"))
+    different = [key for key in whole if not torch.equal(whole[key], resumed[key])]
+    assert different == []

@@ -4,6 +4,7 @@ from pytorch_lightning.plugins import Precision
 from tests.callbacks.training import Wrapped, images, train
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from symbreak.callbacks import SignalPropagation
 
@@ -70,3 +71,39 @@ def test_the_scale_of_a_loss_is_taken_out_of_the_gradients():
         return measured(train(Wrapped(network()), [SignalPropagation(every_n_steps=1)], steps=1, **options)[1])[1]
 
     assert gradient(plugins=[Scaling()]) == pytest.approx(gradient(), rel=1e-5)
+
+
+def test_the_scale_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(Scaling.scaler, "get_scale", None)
+    train(Wrapped(network()), [SignalPropagation(every_n_steps=1)], steps=1, plugins=[Scaling()])
+
+
+def test_a_single_input_has_no_cosine():
+    _, logger = train(Wrapped(network()), [SignalPropagation(every_n_steps=1, samples=1)], steps=2)
+    assert "propagation/activation_square/network.0" in logger.keys("propagation")
+    assert not [key for key in logger.keys("propagation") if "input_cosine" in key]
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant):
+        super().__init__()
+        self.stem, self.hidden, self.head = nn.Linear(192, 6), nn.Linear(6, 6), nn.Linear(6, 10)
+        self.reentrant = reentrant
+
+    def forward(self, x):
+        h = self.stem(x.flatten(1))
+        h = self.hidden(h) if self.reentrant is None else checkpoint(self.hidden, h, use_reentrant=self.reentrant)
+        return self.head(torch.relu(h))
+
+
+def test_activation_checkpointing_changes_no_value_and_no_output_layer():
+    def values(reentrant):
+        torch.manual_seed(0)
+        callback = SignalPropagation(every_n_steps=1)
+        _, logger = train(Wrapped(Checkpointed(reentrant)), [callback], steps=3)
+        assert callback.output_layer == "network.head"
+        return logger.rows
+
+    plain = values(None)
+    assert "propagation/gradient_square/network.hidden" in plain[0][1]
+    assert values(True) == values(False) == plain

@@ -1,9 +1,12 @@
+import math
+
 import pytest
 import torch
 from tests.callbacks.training import Wrapped, train
 from torch import nn
 
 from symbreak.callbacks import SymmetryBreaking
+from symbreak.callbacks.symmetry_history import SymmetryHistory
 
 
 class Equal(nn.Module):
@@ -105,3 +108,67 @@ def test_the_state_survives_a_resume(tmp_path):
     assert resumed.history.broken_steps["network.head"] == 1
     assert "symmetry/broken_step/network.head" not in second.keys("symmetry")
     assert list(second.series("symmetry/weight_asymmetry")) == [4, 5, 6]
+
+
+class Tied(nn.Module):
+    """One linear map runs first and last."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared, self.hidden = nn.Linear(10, 10), nn.Linear(10, 10)
+
+    def forward(self, x):
+        return self.shared(torch.relu(self.hidden(torch.relu(self.shared(x.flatten(1)[:, :10])))))
+
+
+def test_the_output_layer_is_the_one_that_ran_last_even_if_it_ran_first_too():
+    callback = SymmetryBreaking(every_n_steps=1)
+    _, logger = train(Wrapped(Tied()), [callback], steps=2)
+    assert callback.output_layers() == ["network.shared", "network.shared"]
+    assert {key for key in logger.keys("symmetry") if "feature_asymmetry/" in key} == {
+        "symmetry/feature_asymmetry/network.hidden"
+    }
+    assert list(logger.series("symmetry/broken_step").values()) == [0]
+
+
+def test_a_tied_weight_counts_once_in_the_mean():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 192), nn.ReLU(), nn.Linear(192, 192), nn.Linear(192, 10))
+    network[3].weight = network[1].weight
+    nn.init.zeros_(network[4].weight)
+    _, logger = train(Wrapped(network, 0.0), [SymmetryBreaking(every_n_steps=1)], steps=1)
+    assert "symmetry/distinct_filters/network.3" not in logger.keys("symmetry")
+    assert "symmetry/feature_asymmetry/network.3" in logger.keys("symmetry")
+    assert logger.series("symmetry/distinct_filters")[0] == (192 + 1) / 2
+
+
+@pytest.mark.parametrize("values", [(0.5, math.nan), (math.nan, 0.5), (math.inf, 0.5), (0.5, math.inf)])
+def test_divergence_is_an_event_and_no_escape_in_any_order_of_layers(values):
+    history = SymmetryHistory(0.1)
+    history.add(0, {}, {"a": 1e-7, "b": 1e-7}, ["a", "b"])
+    found = history.add(7, {}, dict(zip("ab", values, strict=True)), ["a", "b"])
+    assert found == {("diverged_step", None): 7}
+    assert (history.escape_step, history.diverged_step) == (None, 7)
+    assert [title for title, _ in history.events] == ["Training diverged"]
+    again = SymmetryHistory(0.1)
+    again.load_state_dict(history.state_dict())
+    assert again.add(8, {}, dict(zip("ab", values, strict=True)), ["a", "b"]) == {}
+
+
+def test_weights_that_are_no_numbers_at_the_end_are_seen():
+    class Diverging(Wrapped):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            if self.global_step == 3:
+                with torch.no_grad():
+                    self.network.stem.weight[0] = torch.nan
+
+    callback = SymmetryBreaking(every_n_steps=1)
+    _, logger = train(Diverging(Equal()), [callback], steps=3)
+    assert logger.series("symmetry/diverged_step") == {3: 3}
+
+
+def test_what_has_no_second_channel_has_no_asymmetry():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 1), nn.Linear(1, 10))
+    _, logger = train(Wrapped(network), [SymmetryBreaking(every_n_steps=1)], steps=1)
+    keys = {key.split("/")[1] for key in logger.keys("symmetry") if key.endswith("/network.1")}
+    assert keys & {"weight_asymmetry", "feature_asymmetry"} == set()
+    assert "distinct_filters" in keys
