@@ -22,7 +22,6 @@ def test_one_row_per_run_and_one_history_row_per_step(sweep_table):
 
 def test_series_and_layers(sweep_table):
     assert sweep_table.layers("symmetry/distinct_filters") == [*LAYERS, "head"]
-    assert sweep_table.hidden_layers("symmetry/distinct_filters") == LAYERS
     series = sweep_table.series("val/accuracy")
     assert set(series["step"]) == set(range(50, 601, 50))
     assert series["value"].notna().all()
@@ -58,8 +57,8 @@ def test_finished_runs_of_an_arm_outweigh_unfinished_ones(tmp_path):
     write_run(tmp_path / "1", config_of(0), 600)
     write_run(tmp_path / "2", config_of(1), 50, status="interrupted")
     write_run(tmp_path / "3", config_of(0, noise=0.1), 100, status="interrupted")
-    outcome = load_runs([tmp_path]).outcome("val/accuracy")
-    assert outcome.notna().tolist() == [True, False, True]
+    final = load_runs([tmp_path]).final("val/accuracy")
+    assert final.notna().tolist() == [True, False, True]
 
 
 def test_unchanged_folders_are_not_read_again(tmp_path):
