@@ -47,7 +47,7 @@ class Grid:
 
 
 def by_arm(table: RunTable) -> Grid:
-    """Arms with their number of runs and mean outcomes over seeds."""
+    """Return arms with their number of runs and mean outcomes over seeds."""
     facts = _outcomes(table)
     outcomes = list(map(str, facts.columns))
     columns = ["arm", "runs", *outcomes]
@@ -61,7 +61,7 @@ def by_arm(table: RunTable) -> Grid:
 
 
 def by_run(table: RunTable) -> Grid:
-    """Runs with their status, the parameters in which arms differ, and their outcomes."""
+    """Return runs with their status, the parameters in which arms differ, and their outcomes."""
     facts = _outcomes(table)
     outcomes = list(map(str, facts.columns))
     parameters = table.varying[:MAX_PARAMETERS]

@@ -12,7 +12,8 @@ SOURCE_KEYS = frozenset({"determinism.mode", "rounding_noise.seed"})
 STRATEGY = "trainer.strategy"
 FLOAT32 = (None, "32-true", "32", 32)
 ORDERED = ("OrderedDDPStrategy", "ordered_all_reduce")
-PLAIN_DDP = ("auto", "ddp", "DDPStrategy")
+ALL_REDUCE = ("auto", "ddp")
+"""Names of strategies that average gradients by a plain all-reduce begin so."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _reduction(config: Mapping[str, Any], meta: Mapping[str, Any]) -> str | None
     if any(value.endswith(ORDERED) for value in given):
         return f"ordered all-reduce over {ranks} ranks"
     strategy = str(config.get(STRATEGY, config.get(f"{STRATEGY}.class_path", "auto"))).rsplit(".", 1)[-1]
-    return f"{'all-reduce' if strategy in PLAIN_DDP else strategy} over {ranks} ranks"
+    return f"{'all-reduce' if strategy.lower().startswith(ALL_REDUCE) else strategy} over {ranks} ranks"
 
 
 def _world_size(config: Mapping[str, Any], meta: Mapping[str, Any]) -> int:

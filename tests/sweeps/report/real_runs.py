@@ -6,14 +6,17 @@
 import multiprocessing
 import os
 import signal
-import subprocess
+import socket
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 from pytorch_lightning import Callback
+from pytorch_lightning.utilities import rank_zero_only
 
-from symbreak.sweeps.run.folder import latest_checkpoint
+from symbreak.sweeps import cli
+from symbreak.sweeps.run.folder import SUMMARY, latest_checkpoint
 
 STEPS, END = 60, 20
 FIT = (
@@ -67,17 +70,14 @@ class EndAt(Callback):
 
 def make(root: Path) -> None:
     """Make all runs below a folder."""
-    from symbreak.sweeps import cli
-
+    import_module("symbreak.sweeps.run.command")  # the heavy imports, before the forks
     os.environ["WANDB_MODE"] = "disabled"
-    ranks = subprocess.Popen([sys.executable, "-m", "symbreak.sweeps", *words(root, "8-ranks")])
     for name in RUNS:
-        if name != "8-ranks":
-            fork(cli.main, words(root, name))
+        run(words(root, name), ranks=2 if name == "8-ranks" else 1)
     checkpoint = latest_checkpoint(root / "6-resumed")
-    fork(cli.main, [*FIT, *RUNS["6-resumed"], f"--run.dir={root / '6-resumed'}", f"--ckpt_path={checkpoint}"])
-    if ranks.wait() != 0:
-        sys.exit("the run over two ranks failed")
+    run([*FIT, *RUNS["6-resumed"], f"--run.dir={root / '6-resumed'}", f"--ckpt_path={checkpoint}"])
+    if missing := [name for name in RUNS if not (root / name / SUMMARY).is_file()]:
+        sys.exit(f"no run in {', '.join(missing)}")
 
 
 def words(root: Path, name: str) -> list[str]:
@@ -87,11 +87,25 @@ def words(root: Path, name: str) -> list[str]:
     return [*FIT, *RUNS[name], *ends, f"--run.dir={root / name}"]
 
 
-def fork(function, *args) -> None:
-    """Call a function in a fork, and wait for its end, whatever that is."""
-    process = multiprocessing.get_context("fork").Process(target=function, args=args)
-    process.start()
-    process.join()
+def run(command: list[str], ranks: int = 1) -> None:
+    """Run a command in a fork per rank, and wait for their end, whatever that is."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=be_a_rank, args=(command, rank, ranks, port)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+
+def be_a_rank(command: list[str], rank: int, ranks: int, port: str) -> None:
+    """Run a command as the rank as which Lightning would start it by these variables."""
+    if ranks > 1:
+        os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        rank_zero_only.rank = rank
+    sys.exit(cli.main(command))
 
 
 if __name__ == "__main__":

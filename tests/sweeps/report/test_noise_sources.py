@@ -31,6 +31,7 @@ def test_sources_of_a_configuration(changes, expected):
         ({"devices": 4, "strategy": "auto"}, "all-reduce over 4 ranks"),
         ({"devices": 2, "num_nodes": 3, "strategy": "ddp"}, "all-reduce over 6 ranks"),
         ({"devices": [0, 1, 2]}, "all-reduce over 3 ranks"),
+        ({"devices": 2, "strategy": "ddp_find_unused_parameters_false"}, "all-reduce over 2 ranks"),
         ({"devices": 3, "strategy": DEFAULT}, "all-reduce over 3 ranks"),
         ({"devices": 2, "strategy": ORDERED}, "ordered all-reduce over 2 ranks"),
         ({"devices": 1, "strategy": ORDERED}, "none"),

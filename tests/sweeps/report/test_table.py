@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from tests.sweeps.report.example_runs import ARMS, LAYERS, config_of, write_run
@@ -96,3 +99,19 @@ def test_saved_tables_hold_what_was_loaded(sweep_table, tmp_path, suffix):
 def test_an_unknown_suffix_is_refused(sweep_table, tmp_path):
     with pytest.raises(ValueError, match=r"\.csv or \.parquet"):
         save(sweep_table, tmp_path / "table.xls")
+
+
+def test_sweep_files_name_keys_that_runs_log(real_table):
+    keys = {"/".join(str(key).split("/")[:2]) for key in real_table.history if "/" in str(key)}
+    families = "|".join(sorted({key.split("/")[0] for key in keys}))
+    paths = sorted(Path("sweeps").glob("*.yaml"))
+    named = {(path.name, key) for path in paths for key in re.findall(rf"\b(?:{families})/[a-z_]+", path.read_text())}
+    assert len(named) > 10
+    assert {(name, key) for name, key in named if key not in keys} == set()
+
+
+def test_settings_are_those_of_the_configuration(real_table):
+    config = real_table.configs[real_table.runs["run"].tolist().index("8-ranks")]
+    assert str(config["trainer.devices"]) == "2"
+    assert config["trainer.precision"] is None
+    assert config["trainer.strategy.class_path"] == "symbreak.callbacks.OrderedDDPStrategy"
