@@ -28,17 +28,17 @@ def render(template: str, *scripts: str, **content: Any) -> str:
 
     Args:
         template: File name, such as `report.html`.
-        scripts: JavaScript sources, in the order in which the page runs them.
+        scripts: JavaScript code, in the order in which the page runs them.
         content: Variables of the template; `base.html` needs `title` and takes `facts`.
     """
-    sources = [script.replace("</script", r"<\/script") for script in scripts]
+    code = [script.replace("</script", r"<\/script") for script in scripts]
     return (
         _environment()
         .get_template(template)
         .render(
             content,
-            policy=_policy(sources),
-            scripts=[Markup(source) for source in sources],
+            policy=_policy(code),
+            scripts=[Markup(script) for script in code],
             style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
             made=datetime.now().astimezone().strftime("%-d %B %Y, %H:%M %Z"),
         )
@@ -46,7 +46,7 @@ def render(template: str, *scripts: str, **content: Any) -> str:
 
 
 def script(name: str) -> str:
-    """Return the JavaScript source in `sweeps/templates`."""
+    """Return the JavaScript code of a file in `sweeps/templates`."""
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
@@ -64,8 +64,8 @@ def write(path: Path, text: str) -> None:
         raise
 
 
-def _policy(sources: list[str]) -> str:
-    hashes = [base64.b64encode(hashlib.sha256(source.encode()).digest()).decode() for source in sources]
+def _policy(code: list[str]) -> str:
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in code]
     # Plotly's parallel coordinates compile their shaders' glue code, which needs unsafe-eval.
     allowed = " ".join([*(f"'sha256-{digest}'" for digest in hashes), "'unsafe-eval'"]) if hashes else "'none'"
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"

@@ -24,7 +24,7 @@ DTYPES: dict[Precision, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Case:
-    """What is looked at; ``any`` where it cannot matter.
+    """One case; ``any`` marks a field that cannot matter.
 
     Args:
         operation: Its name.

@@ -27,8 +27,9 @@ from symbreak.sweeps.audit.evaluation import (
     process_for,
 )
 from symbreak.sweeps.audit.operations import OPERATIONS
+from symbreak.sweeps.audit.records import write
 from symbreak.sweeps.audit.reduction import REDUCTIONS
-from symbreak.sweeps.audit.rendering import LEGEND, summary_table, write_html, write_json
+from symbreak.sweeps.audit.rendering import LEGEND, summary_table, write_html
 from symbreak.sweeps.errors import UsageError, nearest
 from symbreak.sweeps.run.provenance import git_state
 
@@ -101,10 +102,10 @@ def audit(
     with console.status("Reductions"):
         reductions = [name for name in names if name in REDUCTIONS]
         findings += evaluate_reductions(device, reductions, shapes, precisions, world_sizes)
-    findings = list(dict.fromkeys(findings))  # what is missing is missing in every mode
+    findings = list(dict.fromkeys(findings))  # unsupported cases do not depend on the mode
     provenance = _provenance(device, modes, repeats, time.monotonic() - started)
     page = output.with_suffix(".html")
-    write_json(output, provenance, findings)
+    write(output, provenance, findings)
     write_html(page, provenance, findings)
     console.print(summary_table(findings), LEGEND)
     return Audit(provenance, findings, (output, page))

@@ -1,4 +1,4 @@
-"""An audit as a table on the terminal, as JSON and as a page."""
+"""An audit as a table on the terminal and as a page."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from symbreak.sweeps.audit.reduction import REDUCTIONS
 
 LEGEND = (
     "yes: the same bits again, and identical channels stay identical, in every case. "
-    "≠ 2/8 (3): in 2 of 8 cases identical channels part, into up to 3 kinds. "
+    "≠ 2/8 (3): identical channels diverged in 2 of 8 cases, into at most 3 groups. "
     "~ 2/8: in 2 of 8 cases another run gives other bits. x3: over 3 ranks. -: unsupported here. "
-    "refused: by the mode."
+    "refused: the mode allows no such operation."
 )
 _STYLES = {"good": "green", "warning": "yellow", "bad": "red", "none": "dim"}
 
@@ -80,15 +80,6 @@ def summary_table(findings: Sequence[Finding]) -> Table:
         styled = [f"[{_STYLES[cell.level]}]{cell.text}[/]" for cell in cells.values()]
         table.add_row(operation, *([modes] if with_modes else []), *styled)
     return table
-
-
-def write_json(path: Path, provenance: dict[str, Any], findings: Sequence[Finding]) -> None:
-    """Write provenance and all findings, one row a line under the names in ``columns``."""
-    columns = [field.name for field in fields(Finding)]
-    rows = ",\n".join(json.dumps(list(asdict(finding).values())) for finding in findings)
-    head = json.dumps({"provenance": provenance, "columns": columns}, indent=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'{head[:-2]},\n "rows": [\n{rows}\n]\n}}\n', encoding="utf-8")
 
 
 def write_html(path: Path, provenance: dict[str, Any], findings: Sequence[Finding]) -> None:

@@ -1,4 +1,4 @@
-"""The same story on W&B: a workspace to work in and a report to show, both made by code."""
+"""`symbreak dashboard`: a W&B workspace to work in and a W&B report to show, both made by code."""
 
 import dataclasses
 import importlib.util
@@ -89,7 +89,7 @@ STORY = (
 
 
 def dashboard(target: str, dry_run: bool = False) -> None:
-    """Makes a W&B workspace and a W&B report for a project of symbreak runs, and prints their addresses.
+    """Make a W&B workspace and a W&B report for a project of symbreak runs, and print their addresses.
 
     Args:
         target: ENTITY/PROJECT on the W&B server.
@@ -112,7 +112,7 @@ def dashboard(target: str, dry_run: bool = False) -> None:
 
 
 def workspace(entity: str, project: str) -> Any:
-    """The workspace: a section per theme, runs grouped by arm."""
+    """Return the workspace: a section per theme, runs grouped by arm."""
     import wandb_workspaces.workspaces as ws
 
     sections = [
@@ -135,7 +135,7 @@ def workspace(entity: str, project: str) -> Any:
 
 
 def story(entity: str, project: str) -> Any:
-    """The report: the same panels with the words that tell how to read them, then parameters against outcomes."""
+    """Return the report: the same panels with explanations, then parameters against outcomes."""
     import wandb_workspaces.reports.v2.interface as wr
 
     runs = wr.Runset(entity=entity, project=project, name="runs")
@@ -150,7 +150,7 @@ def story(entity: str, project: str) -> Any:
 
 
 def line_plot(panel: Panel) -> Any:
-    """A panel as W&B draws it: by optimiser step, mean over the runs of a group with the range as a band."""
+    """Return a panel as W&B draws it: by optimiser step, mean over the runs of a group with the range as a band."""
     import wandb_workspaces.reports.v2.interface as wr
 
     plot = wr.LinePlot(title=panel.title, x=STEP, title_x="optimiser step", log_y=panel.log, smoothing_factor=0)
@@ -163,7 +163,7 @@ def line_plot(panel: Panel) -> Any:
 
 
 def _placed(panels: list[Any]) -> list[Any]:
-    """Two panels to a row of W&B's grid, which is 24 units wide."""
+    """Place two panels to a row of W&B's grid, which is 24 units wide."""
     import wandb_workspaces.reports.v2.interface as wr
 
     for i, panel in enumerate(panels):
@@ -180,7 +180,7 @@ def _parallel() -> Any:
 
 
 def specification(item: Any) -> dict[str, Any]:
-    """A workspace or report as plain data, without what is left at W&B's default."""
+    """Return a workspace or report as plain data, without what is left at W&B's default."""
     return _stated(dataclasses.asdict(item))
 
 
@@ -194,7 +194,12 @@ def _stated(value: Any) -> Any:
 
 
 def _save(item: Any) -> str:
+    import wandb
+
     try:
         return item.save().url
-    except Exception as error:  # the client raises bare exceptions, among others where nobody is logged in
-        raise UsageError(f"W&B refused {type(item).__name__.lower()}: {error}") from error
+    except Exception as error:
+        # The client raises a bare Exception where nobody is logged in; subclasses but W&B's own are mistakes.
+        if type(error) is not Exception and not isinstance(error, wandb.Error):
+            raise
+        raise UsageError(f"W&B refused the {type(item).__name__.lower()}: {error}") from error

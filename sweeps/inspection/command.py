@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from symbreak.callbacks.layers import weight_layers
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.inspection.layers import LayerInspection, inspect_layers
-from symbreak.sweeps.inspection.page import cells, findings, write_page
+from symbreak.sweeps.inspection.page import cells, remarks, write_page
 
 SHOWN = 20
 """How many lines about single filters the terminal shows; the page has all of them."""
@@ -72,7 +72,7 @@ def inspect(
     with console.status(f"Measuring {len(weights)} layers"):
         layers = inspect_layers(weights, similarity)
     console.print(_table(target, layers))
-    lines = findings(layers)
+    lines = remarks(layers)
     for line in lines[:SHOWN]:
         console.print(line, markup=False, highlight=False)
     if len(lines) > SHOWN:

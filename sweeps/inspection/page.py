@@ -45,7 +45,7 @@ def cells(layer: LayerInspection) -> dict[str, str]:
     return dict(zip(MEANINGS, texts, strict=True))
 
 
-def findings(layers: Sequence[LayerInspection]) -> list[str]:
+def remarks(layers: Sequence[LayerInspection]) -> list[str]:
     """Return a sentence for each group of copies and each layer's dead filters, filters by name."""
     lines = []
     for layer in layers:
@@ -65,14 +65,14 @@ def write_page(path: Path, target: str, layers: Sequence[LayerInspection]) -> No
         columns=list(MEANINGS),
         rows=[list(cells(layer).values()) for layer in layers],
         marked=[index for index, layer in enumerate(layers) if layer.superfluous],
-        findings=findings(layers),
+        remarks=remarks(layers),
         meanings=list(MEANINGS.items()),
     )
     pages.write(path, text)
 
 
 def _numbers(indices: Sequence[int]) -> str:
-    """Indices as text, runs of three or more as first-last."""
+    """Return indices as text, runs of three or more as first-last."""
     parts: list[list[int]] = []
     for index in indices:
         if parts and index == parts[-1][-1] + 1:

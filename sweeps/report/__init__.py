@@ -1,1 +1,1 @@
-"""How runs become an answer: run folders -> table -> figures -> report, and dashboards for those who work online."""
+"""`symbreak report`: run folders -> table -> figures and sentences -> one page."""

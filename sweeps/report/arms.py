@@ -1,4 +1,4 @@
-"""Which runs belong together, and what a group is called."""
+"""Which runs belong together in an arm, and what an arm is called."""
 
 import json
 import re
@@ -7,6 +7,8 @@ from typing import Any
 
 from symbreak.sweeps.report.noise_sources import is_source_key
 
+OFF = (0, "auto")
+"""Values of a source of symmetry breaking that switch it off, or leave it at what one device does."""
 SEED_NAMES = ("seed", "seed_everything")
 _SEED_PART = re.compile(r"(^|, )([\w.]*\.)?seed(_everything)?=[^,]*")
 BOOKKEEPING = ("run", "wandb", "config", "ckpt_path")
@@ -14,7 +16,7 @@ _BOOKKEEPING_PREFIXES = ("run.", "wandb.", "trainer.logger", "trainer.default_ro
 
 
 def varying_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Configuration keys that tell arms apart: not equal in all runs, and neither a seed nor bookkeeping."""
+    """Return the configuration keys in which arms differ: not equal in all runs, and neither a seed nor bookkeeping."""
     keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if _tells_apart(key) and len({_hashable(c.get(key)) for c in configs}) > 1]
 
@@ -25,7 +27,7 @@ def _tells_apart(key: str) -> bool:
 
 
 def arm_labels(configs: Sequence[Mapping[str, Any]], given: Sequence[str | None]) -> list[str]:
-    """One label per run; runs that differ in their seeds alone share it.
+    """Return one label per run; runs that differ in their seeds alone share it.
 
     Args:
         configs: Flat configuration of each run.
@@ -50,18 +52,18 @@ def arm_labels(configs: Sequence[Mapping[str, Any]], given: Sequence[str | None]
 
 
 def describe(config: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """`noise_scale=0.001, mode=strict` from the keys' last components; dotted further where those collide.
+    """Return `noise_scale=0.001, mode=strict`: keys by their last components, dotted further where those collide.
 
     Sources of symmetry breaking that are off are left out, unless nothing else is left.
     """
     short = short_names(keys)
     known = [key for key in keys if config.get(key) is not None]
-    named = [key for key in known if config[key] or not is_source_key(key)] or known
+    named = [key for key in known if config[key] not in OFF or not is_source_key(key)] or known
     return ", ".join(f"{short[key]}={readable(config[key])}" for key in named) or "all runs"
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Shortest dotted suffix of each key that no other key shares (`init_args` left out)."""
+    """Return the shortest dotted suffix of each key that no other key shares (`init_args` left out)."""
     parts = {key: [p for p in key.split(".") if p != "init_args"] or [key] for key in keys}
     result = {}
     for key, own in parts.items():
@@ -74,7 +76,7 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def readable(value: Any) -> str:
-    """A configuration value as short as it can be: 1e-8, 0.03, the last component of an import path."""
+    """Return a configuration value as short as it can be: 1e-8, 0.03, the last component of an import path."""
     if isinstance(value, float):
         return re.sub(r"e([+-])0+", r"e\1", f"{value:g}").replace("e+", "e")
     text = str(value)

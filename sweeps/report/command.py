@@ -1,24 +1,30 @@
-"""Runs -> report.html, and the table and pictures that go with it."""
+"""`symbreak report`: one HTML page that shows what runs did, and the table and pictures that go with it."""
 
 import importlib.util
+import sys
 import time
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
 
-from symbreak.sweeps.audit.records import audit_figures, audit_provenance, is_audit
+from symbreak.sweeps.audit import records
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.pages import write
 from symbreak.sweeps.report.figures import Figure, choose
+from symbreak.sweeps.report.figures.audit import matrices
 from symbreak.sweeps.report.figures.style import INK
-from symbreak.sweeps.report.findings import findings
 from symbreak.sweeps.report.grids import by_arm, by_run
 from symbreak.sweeps.report.page import Page, render
-from symbreak.sweeps.report.provenance import commands, provenance
+from symbreak.sweeps.report.provenance import Row, audit_provenance, commands, provenance
+from symbreak.sweeps.report.sentences import sentences
 from symbreak.sweeps.report.table import RunReader, RunTable, save, tabulate
 from symbreak.sweeps.report.wandb_projects import PREFIX, read_project
+from symbreak.sweeps.run.record import Skipped
+
+MAX_NAMES = 5
+"""Run folders of one kind that a line on the terminal names."""
 
 
 def report(
@@ -30,7 +36,7 @@ def report(
     watch: bool = False,
     interval: float = 10.0,
 ) -> Path:
-    """Writes one self-contained HTML page that shows what runs did.
+    """Write one self-contained HTML page that shows what runs did.
 
     Args:
         runs: Folders of runs (a sweep, several, or a single run), JSON files of `symbreak audit`, or
@@ -50,14 +56,14 @@ def report(
     """
     exports = [(csv, ".csv"), (parquet, ".parquet")]
     _check(exports, png, interval)
-    sources, output = Sources(runs), Path(output)
+    inputs, output = Inputs(runs), Path(output)
     if watch:
-        _watch(sources, output, interval)
-    table = sources.load()
-    if table.runs.empty and not table.skipped and not sources.audits:
+        _watch(inputs, output, interval)
+    table, figures, audits = inputs.load()
+    if table.runs.empty and not table.skipped and not audits:
         raise UsageError(f"no runs in {', '.join(map(str, runs))}")
-    figures = choose(table) + sources.audit_figures()
-    write(output, render(compose(table, figures, sources.audit_provenance())))
+    _name_skipped(table.skipped)
+    write(output, render(compose(table, figures, audits)))
     for path, _ in exports:
         if path is not None:
             save(table, Path(path))
@@ -67,7 +73,7 @@ def report(
 
 
 def _check(exports: list[tuple[Path | None, str]], png: Path | None, interval: float) -> None:
-    """What is wrong with the options is said before any work is done."""
+    """Validate options first."""
     if interval <= 0:
         raise UsageError(f"interval must be positive, got {interval:g} s")
     for path, suffix in exports:
@@ -77,8 +83,8 @@ def _check(exports: list[tuple[Path | None, str]], png: Path | None, interval: f
         raise UsageError("pictures need kaleido: pip install kaleido")
 
 
-class Sources:
-    """Where the runs come from; folders that have not changed are not read again."""
+class Inputs:
+    """What a report is made of; folders that have not changed are not read again."""
 
     def __init__(self, runs: list[str]) -> None:
         names = [str(run) for run in runs]
@@ -86,40 +92,37 @@ class Sources:
             raise UsageError("name at least one folder of runs")
         self.projects = [name.removeprefix(PREFIX).lstrip("/") for name in names if name.startswith(PREFIX)]
         paths = [Path(name) for name in names if not name.startswith(PREFIX)]
-        self.audits = [path for path in paths if is_audit(path)]
+        self.audits = [path for path in paths if records.is_audit(path)]
         self.folders = [path for path in paths if path not in self.audits]
         self._reader = RunReader()
 
-    def load(self) -> RunTable:
-        """All runs as they are now."""
+    def load(self) -> tuple[RunTable, list[Figure], list[Row]]:
+        """Return all runs as they are now, all figures, and the provenance of the audits."""
         online = [run for project in self.projects for run in read_project(project)]
-        return tabulate(self._reader.read(self.folders) + online)
-
-    def audit_figures(self) -> list[Figure]:
-        """The matrices of all audit files."""
-        return [figure for path in self.audits for figure in audit_figures(path)]
-
-    def audit_provenance(self) -> list[tuple[str, str, int]]:
-        """Where the audits were made."""
-        return [row for path in self.audits for row in audit_provenance(path)]
+        table = tabulate(self._reader.read(self.folders) + online)
+        figures, rows = choose(table), []
+        for path in self.audits:
+            origin, cases = records.read(path)
+            figures += matrices(cases)
+            rows += audit_provenance(path.name, origin)
+        return table, figures, rows
 
 
-def compose(
-    table: RunTable, figures: list[Figure], audits: list[tuple[str, str, int]] | None = None, refresh: float = 0.0
-) -> Page:
-    """The page of a table and its figures; `audits` is the provenance of the audits among them."""
+def compose(table: RunTable, figures: list[Figure], audits: Sequence[Row] = (), refresh: float = 0.0) -> Page:
+    """Return the page of a table and its figures; `audits` is the provenance of the audits among them."""
     if table.runs.empty:
-        page = Page(_title(table), _facts(table), figures=figures, skipped=table.skipped, refresh=refresh)
-        return replace(page, provenance=audits or [])
+        return Page(
+            _title(table), _facts(table), figures=figures, skipped=table.skipped, provenance=audits, refresh=refresh
+        )
     return Page(
         title=_title(table),
         facts=_facts(table),
-        findings=findings(table),
+        sentences=sentences(table),
         arms=by_arm(table),
         runs=by_run(table),
         figures=figures,
         skipped=table.skipped,
-        provenance=provenance(table) + (audits or []),
+        provenance=[*provenance(table), *audits],
         commands=commands(table),
         refresh=refresh,
     )
@@ -143,21 +146,29 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _watch(sources: Sources, output: Path, interval: float) -> None:
-    """Rewrites the page whenever a look at the runs shows something new, until Ctrl-C."""
+def _name_skipped(skipped: Sequence[Skipped]) -> None:
+    """Print a line on standard error for each reason for which run folders are left out."""
+    reasons: dict[str, list[str]] = {}
+    for item in skipped:
+        reasons.setdefault(item.reason, []).append(item.name)
+    for reason, names in reasons.items():
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        print(f"left out of the report: {', '.join(names[:MAX_NAMES])}{more} ({reason})", file=sys.stderr)
+
+
+def _watch(inputs: Inputs, output: Path, interval: float) -> None:
+    """Rewrite the page at every look at the runs, until Ctrl-C."""
     print(f"{output} follows the runs; Ctrl-C ends it", flush=True)
     try:
         while True:
-            table = sources.load()
-            figures = choose(table) + sources.audit_figures()
-            write(output, render(compose(table, figures, sources.audit_provenance(), interval)))
+            write(output, render(compose(*inputs.load(), interval)))
             time.sleep(interval)
     except KeyboardInterrupt:
         print(flush=True)
 
 
 def save_pictures(figures: list[Figure], folder: Path) -> list[Path]:
-    """Writes each figure as a PNG on white, with its legend."""
+    """Write each figure as a PNG on white, with its legend."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for figure in figures:

@@ -1,27 +1,28 @@
 """Any source of symmetry breaking, read as the initial noise scale that escapes at the same step."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from symbreak.sweeps.report.arms import describe, readable
-from symbreak.sweeps.report.growth import escapes
+from symbreak.sweeps.report.growth import escapes, median_step
 from symbreak.sweeps.report.noise_sources import is_source_key, source_of
 from symbreak.sweeps.report.table import RunTable
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Escape step against initial noise scale.
+    """Escape step against initial noise scale, non-increasing.
 
     Attributes:
-        scales: Noise scales, ascending.
+        scales: Noise scales whose median escape step is known, ascending.
         early: Earliest step at which any seed can have escaped (the measured step before its escape).
-        middle: Median escape step over the seeds, made monotone.
-        late: Latest escape step of any seed; inf where one never escaped.
+        middle: Median escape step over the seeds.
+        late: Latest escape step of any seed; inf where that is not known.
         seeds: Number of runs behind each point.
+        left_out: The other noise scales, each with the step until which half of its runs or more had not escaped.
     """
 
     scales: np.ndarray
@@ -29,6 +30,7 @@ class Curve:
     middle: np.ndarray
     late: np.ndarray
     seeds: np.ndarray
+    left_out: dict[float, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,28 +40,37 @@ class Equivalent:
     Attributes:
         label: Name of the source.
         arm: Label of its arm.
-        escapes: Escape step of each seed, ascending; inf where it never escaped.
-        scale: Equivalent initial noise scale; 0 where it lies below the measured range, inf where above.
-        low: Lower end of the interval, 0 where it lies below the measured range.
-        high: Upper end of the interval, inf where it lies above the measured range.
-        range: Smallest noise scale that escaped, and the largest.
+        step: Median escape step over its seeds, NaN where none has escaped.
+        scale: Equivalent initial noise scale; 0 where it lies below `high`, inf where it lies above the curve.
+        low: Lower end of the interval, 0 where it lies below the curve.
+        high: Upper end of the interval, inf where it lies above the curve.
+        range: Smallest and largest noise scale of the curve.
+        open_at: Last step of a source that has not escaped in a run that is not finished; None for any other.
     """
 
     label: str
     arm: str
-    escapes: tuple[float, ...]
+    step: float
     scale: float
     low: float
     high: float
     range: tuple[float, float]
+    open_at: int | None = None
+
+    @property
+    def escaped(self) -> bool:
+        """Return whether any seed escaped."""
+        return not math.isnan(self.step)
 
     @property
     def text(self) -> str:
-        """`3e-07 (1e-07 to 8e-07)`, `below 1e-08`, `above 0.1` or `no escape`."""
-        if all(math.isinf(step) for step in self.escapes):
-            return "no escape"
+        """Return `3e-07 (1e-07 to 8e-07)`, `below 1e-08`, `above 0.1`, `no escape` or `no escape by step 40`."""
+        if not self.escaped:
+            return "no escape" if self.open_at is None else f"no escape by step {self.open_at}"
+        if self.scale == 0:
+            return f"below {readable(float(f'{self.high:.1e}'))}"
         middle, low, high = (self._end(scale) for scale in (self.scale, self.low, self.high))
-        return f"{middle} ({low} to {high})" if 0 < self.scale < math.inf else middle
+        return middle if math.isinf(self.scale) else f"{middle} ({low} to {high})"
 
     def _end(self, scale: float) -> str:
         if scale == 0:
@@ -67,26 +78,43 @@ class Equivalent:
         return f"above {readable(self.range[1])}" if math.isinf(scale) else readable(float(f"{scale:.1e}"))
 
 
-def decreasing(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """The closest non-increasing sequence in the weighted least-squares sense (pool adjacent violators)."""
-    blocks: list[list[float]] = []
+def decreasing(values: np.ndarray, weights: np.ndarray | None = None, known: np.ndarray | None = None) -> np.ndarray:
+    """Return the closest non-increasing sequence in the weighted least-squares sense (pool adjacent violators).
+
+    A value that is not known counts as a lower bound: only what the fit falls short of it adds to the squared error.
+    Such a value takes its left neighbour's fit, the largest that is allowed there, and inf where it has none.
+    """
     weights = np.ones(len(values)) if weights is None else weights
-    for value, weight in zip(values, weights, strict=True):
-        blocks.append([float(value), float(weight), 1])
-        while len(blocks) > 1 and blocks[-2][0] < blocks[-1][0]:
-            (v1, w1, n1), (v2, w2, n2) = blocks[-2:]
-            mean = math.inf if math.isinf(v1 + v2) else (v1 * w1 + v2 * w2) / (w1 + w2)
-            blocks[-2:] = [[mean, w1 + w2, n1 + n2]]
-    return np.concatenate([np.full(int(n), value) for value, _, n in blocks])
+    known = np.ones(len(values), dtype=bool) if known is None else known
+    blocks: list[list[int]] = []
+    fits: list[float] = []
+    for index in range(len(values)):
+        blocks.append([index])
+        fits.append(_block_fit(values, weights, known, [index]))
+        while len(fits) > 1 and fits[-2] < fits[-1]:
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+            fits[-2:] = [_block_fit(values, weights, known, blocks[-1])]
+    return np.repeat(fits, [len(block) for block in blocks])
+
+
+def _block_fit(values: np.ndarray, weights: np.ndarray, known: np.ndarray, block: list[int]) -> float:
+    """Return the constant that fits a block best: a mean of its known values and of the bounds that lie above it."""
+    exact = [index for index in block if known[index]]
+    if not exact:
+        return math.inf
+    for index in sorted((index for index in block if not known[index]), key=lambda index: -values[index]):
+        if values[index] > np.average(values[exact], weights=weights[exact]):
+            exact.append(index)
+    return float(np.average(values[exact], weights=weights[exact]))
 
 
 def scale_at(step: float, scales: np.ndarray, steps: np.ndarray) -> float:
-    """The noise scale that escapes at `step`, by linear interpolation of log scale against the step.
+    """Return the noise scale that escapes at `step`, by linear interpolation of log scale against the step.
 
     Args:
         step: Escape step to look up.
         scales: Noise scales, ascending.
-        steps: Their escape steps, non-increasing; inf where there was no escape.
+        steps: Their escape steps, non-increasing; inf where it is not known.
 
     Returns:
         On a plateau the geometric mean of its ends. 0 for a step later than the curve's latest and inf for one
@@ -104,27 +132,42 @@ def scale_at(step: float, scales: np.ndarray, steps: np.ndarray) -> float:
     return math.exp(float(np.interp(step, rising, logs)))
 
 
-def place(curve: Curve, label: str, arm: str, steps: pd.DataFrame) -> Equivalent:
-    """Reads a source's equivalent noise scale off the curve.
+def place(curve: Curve, label: str, arm: str, runs: pd.DataFrame) -> Equivalent:
+    """Read a source's equivalent noise scale off the curve.
 
     The estimate inverts the median curve at the source's median escape step. The interval holds every scale whose
-    seeds escaped within the range of the source's own seeds, the spacing of the measured steps included.
+    seeds escaped within the range of the source's own seeds, the spacing of the measured steps included. Where half of
+    the seeds or more have not escaped, the last measured step gives an upper bound.
 
     Args:
         curve: Escape step against initial noise scale.
         label: Name of the source.
         arm: Label of its arm.
-        steps: Rows of `escapes` for the source's runs.
+        runs: Rows of `escapes` for the source's runs.
     """
-    times = tuple(sorted(float(step) for step in steps["escape"]))
-    escaped = curve.scales[np.isfinite(curve.middle)]
-    late = decreasing(curve.late)
-    low = scale_at(times[-1], curve.scales, decreasing(curve.early))
-    high = scale_at(float(steps["previous"].min()), curve.scales, late)
+    escaped = runs[runs["escape"].notna()]
+    ends = float(curve.scales[0]), float(curve.scales[-1])
+    if escaped.empty:
+        unfinished = runs["last"][~runs["finished"]]
+        open_at = None if unfinished.empty else int(unfinished.max())
+        return Equivalent(label, arm, math.nan, 0.0, 0.0, ends[0], ends, open_at)
+    step, is_known = median_step(runs["escape"].to_numpy(), runs["last"].to_numpy())
+    scale = scale_at(step, curve.scales, curve.middle)
+    if scale == 0 or not is_known:
+        bound = min(scale or ends[0], ends[1])
+        return Equivalent(label, arm, float(escaped["escape"].median()), 0.0, 0.0, bound, ends)
+    latest, is_latest = _latest(runs)
+    low = scale_at(latest, curve.scales, curve.early) if is_latest else 0.0
+    high = scale_at(float(escaped["previous"].min()), curve.scales, curve.late)
     if high == 0:
-        high = float(curve.scales[np.isfinite(late)][0]) if np.isfinite(late).any() else math.inf
-    scale = scale_at(float(np.median(times)), curve.scales, curve.middle)
-    return Equivalent(label, arm, times, scale, low, high, (float(escaped[0]), float(escaped[-1])))
+        high = float(curve.scales[np.isfinite(curve.late)][0]) if np.isfinite(curve.late).any() else math.inf
+    return Equivalent(label, arm, step, scale, low, high, ends)
+
+
+def _latest(runs: pd.DataFrame) -> tuple[float, bool]:
+    """Return the latest escape step, and whether it is known: not where another run went on longer without escape."""
+    latest, longest = runs["escape"].max(), runs["last"][runs["escape"].isna()].max()
+    return (float(longest), False) if math.isnan(latest) or longest > latest else (float(latest), True)
 
 
 @dataclass(frozen=True)
@@ -137,22 +180,21 @@ class NoiseLaw:
 
 
 def noise_laws(table: RunTable) -> list[NoiseLaw]:
-    """Finds, per setting (everything equal but sources and seeds), the curve and places the other sources.
+    """Find the curve of each setting (everything equal but sources and seeds), and place the other sources on it.
 
     A setting needs at least two noise scales of which one escaped. Where all noisy runs share another source
     (say, the non-deterministic mode of a GPU), that source is the background of the whole curve.
     """
-    frame = escapes(table).dropna()
+    frame = escapes(table).dropna(subset="last")
     if frame.empty:
         return []
-    rows = [row for row, known in zip(table.records(), table.runs.index.isin(frame.index), strict=True) if known]
-    sources = [source_of(row) for row in rows]
+    sources = [source_of(table.configs[run], table.meta[run]) for run in frame.index]
     settings = [key for key in table.varying if not is_source_key(key)]
     frame = frame.assign(
-        arm=[row["arm"] for row in rows],
+        arm=table.runs["arm"][frame.index],
         noise=[source.noise_scale for source in sources],
         label=[source.label for source in sources],
-        setting=[describe(row, settings) for row in rows],
+        setting=[describe(table.configs[run], settings) for run in frame.index],
     )
     laws = [_law(group, str(name)) for name, group in frame.groupby("setting", sort=False)]
     return [law for law in laws if law]
@@ -164,18 +206,24 @@ def _law(frame: pd.DataFrame, setting: str) -> NoiseLaw | None:
         return None
     background = "none" if noisy["label"].eq("none").any() else str(noisy["label"].mode().iloc[0])
     pure = noisy[noisy["label"] == background]
-    if pure["noise"].nunique() < 2 or not np.isfinite(pure["escape"]).any():
+    if pure["noise"].nunique() < 2 or not len((curve := _curve(pure)).scales):
         return None
-    curve = _curve(pure)
     others = frame[(frame["noise"] == 0) & (frame["label"] != background)]
     groups = others.groupby("label", sort=False)
     return NoiseLaw(setting, curve, [place(curve, str(name), str(own["arm"].iloc[0]), own) for name, own in groups])
 
 
 def _curve(pure: pd.DataFrame) -> Curve:
-    points = pure.groupby("noise").agg(
-        early=("previous", "min"), middle=("escape", "median"), late=("escape", "max"), seeds=("escape", "size")
+    scales, groups = zip(*pure.groupby("noise"), strict=True)
+    seeds = np.array([len(own) for own in groups], dtype=float)
+    middle, known = map(np.array, zip(*(median_step(own["escape"], own["last"]) for own in groups), strict=True))
+    late, late_known = map(np.array, zip(*map(_latest, groups), strict=True))
+    early = np.array([own["previous"][own["escape"].notna()].min() for own in groups], dtype=float)
+    return Curve(
+        scales=np.array(scales, dtype=float)[known],
+        early=decreasing(early[known]),
+        middle=decreasing(middle, seeds, known)[known],
+        late=decreasing(late, None, late_known)[known],
+        seeds=seeds[known],
+        left_out={float(scales[i]): int(middle[i]) for i in np.flatnonzero(~known)},
     )
-    columns = {name: points[name].to_numpy(dtype=float) for name in ("early", "middle", "late", "seeds")}
-    columns["middle"] = decreasing(columns["middle"], columns["seeds"])
-    return Curve(points.index.to_numpy(dtype=float), **columns)

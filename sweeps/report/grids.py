@@ -9,12 +9,15 @@ import pandas as pd
 
 from symbreak.sweeps.report.arms import short_names
 from symbreak.sweeps.report.figures.training import final_accuracy_key, split_name
-from symbreak.sweeps.report.findings import DISTINCT
-from symbreak.sweeps.report.growth import escapes
+from symbreak.sweeps.report.growth import median_step
 from symbreak.sweeps.report.table import RunTable
 
 MAX_PARAMETERS = 12
 UNKNOWN = "\N{EN DASH}"
+EVENTS = {"broken step": "broken_step", "escape step": "escape_step", "diverged step": "diverged_step"}
+"""Columns of steps, by the name of the event in `Outcome`."""
+NEVER = 1e300
+"""Sorts an event that did not occur behind all that did."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Grid:
 
 
 def by_arm(table: RunTable) -> Grid:
-    """Arms with their number of runs and mean outcomes over seeds."""
+    """Return arms with their number of runs and mean outcomes over seeds."""
     facts = _outcomes(table)
     outcomes = list(map(str, facts.columns))
     columns = ["arm", "runs", *outcomes]
@@ -52,73 +55,96 @@ def by_arm(table: RunTable) -> Grid:
     rows = []
     for arm in table.arms:
         own = facts[arms == arm]
-        rows.append([text(arm), number(len(own), "d"), *(_mean(own[name], name) for name in outcomes)])
+        cells = [_median(table, own.index, name) if name in EVENTS else _mean(own[name], name) for name in outcomes]
+        rows.append([text(arm), number(len(own), "d"), *cells])
     return Grid(columns, rows)
 
 
 def by_run(table: RunTable) -> Grid:
-    """Runs with their status, the parameters in which arms differ, and their outcomes."""
+    """Return runs with their status, the parameters in which arms differ, and their outcomes."""
     facts = _outcomes(table)
     outcomes = list(map(str, facts.columns))
     parameters = table.varying[:MAX_PARAMETERS]
     names = short_names(parameters)
     columns = ["run", "arm", "status", *outcomes, "seed", "steps", *(names[key] for key in parameters)]
     rows = []
-    for position, row in enumerate(table.records()):
-        cells = [text(row["run"]), text(row["arm"]), text(row["status"])]
-        cells += [_outcome(facts[name].iloc[position], name) for name in outcomes]
-        rows.append(cells + [value(row.get(key)) for key in ("seed", "step", *parameters)])
+    for run, config in enumerate(table.configs):
+        cells = [text(table.runs[name][run]) for name in ("run", "arm", "status")]
+        cells += [
+            _event(table, run, name) if name in EVENTS else _cell(float(facts[name][run]), name) for name in outcomes
+        ]
+        cells += [value(config.get("seed_everything")), value(table.runs["step"][run])]
+        rows.append(cells + [value(config.get(key)) for key in parameters])
     return Grid(columns, rows)
 
 
 def _outcomes(table: RunTable) -> pd.DataFrame:
-    """Numeric outcomes per run; columns that no run has are left out."""
+    """Return numeric outcomes per run, without columns that no run has."""
     key = final_accuracy_key(table)
-    facts = {f"{split_name(key)} accuracy": table.outcome(key)} if key else {}
-    facts["training loss"] = table.outcome("train/loss")
-    keys = [f"{DISTINCT}/{layer}" for layer in table.hidden_layers(DISTINCT)]
-    if keys:
-        facts["distinct filters per hidden layer"] = table.runs[keys].apply(pd.to_numeric, errors="coerce").mean(axis=1)
-    facts["broken step"] = table.outcome("symmetry/broken_step")
-    facts["escape step"] = escapes(table)["escape"]
-    facts["growth per step"] = table.outcome("symmetry/growth_rate")
-    return pd.DataFrame(facts, index=table.runs.index).dropna(axis=1, how="all")
+    facts = {f"{split_name(key)} accuracy": table.final(key)} if key else {}
+    facts["training loss"] = table.final("train/loss")
+    means = [np.mean(list(o.distinct_filters.values())) if o.distinct_filters else math.nan for o in table.outcomes]
+    facts["distinct filters per hidden layer"] = pd.Series(means, table.runs.index, dtype="float64")
+    facts |= {name: table.event(event) for name, event in EVENTS.items()}
+    facts["growth per step"] = table.event("growth_rate")
+    frame = pd.DataFrame(facts, index=table.runs.index)
+    measured = {"broken step", "escape step"} if any(outcome.measured for outcome in table.outcomes) else set()
+    return frame[[name for name in frame if name in measured or frame[name].notna().any()]]
 
 
 def text(content: Any) -> Cell:
-    """A cell of words."""
+    """Return a cell of words."""
     return Cell(str(content), str(content).casefold())
 
 
 def number(amount: float, fmt: str) -> Cell:
-    """A cell of a number; unknown ones sort last."""
+    """Return a cell of a number; unknown ones sort last."""
     return Cell(UNKNOWN, math.inf) if math.isnan(amount) else Cell(format(amount, fmt), amount)
 
 
 def value(content: Any) -> Cell:
-    """A cell of whatever a configuration holds."""
-    if isinstance(content, (int, float)) and not isinstance(content, bool):
+    """Return a cell of whatever a configuration holds."""
+    if isinstance(content, (int, float, np.number)) and not isinstance(content, bool):
         return number(float(content), ".10g")
     return Cell(UNKNOWN, "") if content is None else text(content)
 
 
-def _outcome(amount: float, name: str) -> Cell:
-    if math.isinf(amount):
-        return Cell("never", 1e300)
+def _cell(amount: float, name: str) -> Cell:
     if name.endswith("accuracy"):
         return number(amount, ".2%")
-    return number(amount, ".0f" if name.endswith("step") and "per" not in name else ".4g")
+    return number(amount, ".0f" if name in EVENTS else ".4g")
+
+
+def _event(table: RunTable, run: int, name: str) -> Cell:
+    """Return the step of a run's event, in the terminal's words where it did not occur."""
+    outcome = table.outcomes[run]
+    step = getattr(outcome, EVENTS[name])
+    if step is not None:
+        return number(float(step), ".0f")
+    words = outcome.cells().get(name, "-")
+    return Cell(UNKNOWN, math.inf) if words == "-" else Cell(words, NEVER)
+
+
+def _median(table: RunTable, runs: pd.Index, name: str) -> Cell:
+    """Return the median step of an event over the runs of an arm, with its range; `not by` where it lies beyond."""
+    steps = table.event(EVENTS[name])[runs]
+    seen = [table.outcomes[run].measured for run in runs]
+    if name == "diverged step" or not any(seen):
+        return _mean(steps, name)
+    step, is_known = median_step(steps[seen].to_numpy(), table.runs["step"][runs][seen].to_numpy(dtype=float))
+    if is_known:
+        spread = f" ({steps.min():.0f} to {steps.max():.0f})" if steps.nunique() > 1 else ""
+        return Cell(f"{step:.0f}{spread}", step)
+    is_over = steps.isna().all() and (table.runs["status"][runs] == "finished").all()
+    return Cell("never" if is_over else f"not by {step:.0f}", NEVER)
 
 
 def _mean(values: pd.Series, name: str) -> Cell:
-    """Mean ± standard deviation; for escape steps the median, since some seeds may never escape."""
+    """Return mean ± standard deviation."""
     known = values.dropna()
     if known.empty:
-        return _outcome(math.nan, name)
-    if np.isinf(known).any():
-        return _outcome(float(known.median()), name)
-    cell = _outcome(float(known.mean()), name)
-    spread = known.std()
+        return _cell(math.nan, name)
+    cell, spread = _cell(float(known.mean()), name), known.std()
     if len(known) < 2 or not spread:
         return cell
-    return Cell(f"{cell.text} ± {_outcome(float(spread), name).text}", cell.value)
+    return Cell(f"{cell.text} ± {_cell(float(spread), name).text}", cell.value)

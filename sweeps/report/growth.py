@@ -1,6 +1,7 @@
-"""Escape from symmetry and exponential growth, read off a run's history."""
+"""Escape from symmetry, and exponential growth, of the runs in a table."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from symbreak.sweeps.report.table import RunTable
 
 ASYMMETRY = "symmetry/max_feature_asymmetry"
-THRESHOLD = 0.1
+THRESHOLD_KEY, THRESHOLD = "symmetry_breaking.threshold", 0.1
 RISE_FROM, RISE_TO = 1e-6, 1e-2
 
 
@@ -24,13 +25,13 @@ class Fit:
     stop: int
 
     def line(self) -> tuple[list[int], list[float]]:
-        """The two end points of the fitted line, on the asymmetry's own scale."""
+        """Return the two end points of the fitted line, on the asymmetry's own scale."""
         steps = [self.start, self.stop]
         return steps, [math.exp(self.rate * step + self.offset) for step in steps]
 
 
 def growth_fit(steps: np.ndarray, values: np.ndarray) -> Fit | None:
-    """Fits the last rise from 1e-6, or from the lowest value since the previous rise, up to 1e-2.
+    """Fit the last rise from 1e-6, or from the lowest value since the previous rise, up to 1e-2.
 
     Returns:
         None where the asymmetry never passes 1e-2 from below, or fewer than three points lie on the rise.
@@ -52,30 +53,59 @@ def growth_fit(steps: np.ndarray, values: np.ndarray) -> Fit | None:
     return Fit(float(rate), float(offset), r2, int(x[0]), int(x[-1]))
 
 
-def threshold(table: RunTable) -> float:
-    """The asymmetry at which the runs' own callback calls features escaped; 0.1 where they do not say."""
-    given = table.runs.get("symmetry_breaking.threshold")
-    known = pd.to_numeric(given, errors="coerce").dropna() if given is not None else pd.Series(dtype=float)
-    return float(known.iloc[0]) if known.nunique() == 1 else THRESHOLD
+def thresholds(table: RunTable, runs: Iterable[int] | None = None) -> list[float]:
+    """Return the distinct asymmetries at which the runs' features count as escaped, ascending.
+
+    Args:
+        table: The runs.
+        runs: Row numbers of the runs to look at; all where None.
+    """
+    configs = table.configs if runs is None else [table.configs[run] for run in runs]
+    given = {config.get(THRESHOLD_KEY) for config in configs}
+    return sorted({float(value) if isinstance(value, (int, float)) else THRESHOLD for value in given})
 
 
 def escapes(table: RunTable) -> pd.DataFrame:
-    """When each run escaped, per row of `table.runs`.
+    """Return when each run escaped, per row of `table.runs`.
+
+    The escape step is the one that the run itself noted, by its own threshold. A run without one is censored: all that
+    is known is that it had not escaped at its last measured step, whether it is finished or not.
 
     Returns:
-        Columns `escape` (first measured step with asymmetry >= threshold; inf where it never came), `previous` (the
-        measured step before, so that the escape lies in (previous, escape]) and `last` (last measured step).
-        Rows are NaN where the asymmetry was not measured.
+        Columns `escape` (first measured step at which the asymmetry reached the threshold; NaN where it has not),
+        `previous` (the measured step before, so that the escape lies in (previous, escape]), `last` (last measured
+        step) and `finished`. All but the last are NaN where the asymmetry was not measured.
     """
     result = pd.DataFrame(np.nan, index=table.runs.index, columns=["escape", "previous", "last"])
+    result["finished"] = table.runs["status"] == "finished"
     if not table.has(ASYMMETRY):
         return result
-    level = threshold(table)
+    noted = table.event("escape_step").to_numpy()
     for run, group in table.series(ASYMMETRY).groupby("run", sort=False):
-        steps, values = group["step"].to_numpy(), group["value"].to_numpy()
-        above = np.flatnonzero(values >= level)
-        first = int(above[0]) if len(above) else None
-        escape = math.inf if first is None else float(steps[first])
-        previous = steps[-1] if first is None else steps[first - 1] if first else -1
-        result.loc[run] = [escape, float(previous), float(steps[-1])]
+        steps, escape = group["step"].to_numpy(), noted[run]
+        before = steps if math.isnan(escape) else steps[steps < escape]
+        previous = float(before[-1]) if len(before) else -1.0
+        result.loc[run, ["escape", "previous", "last"]] = [escape, previous, np.nanmax([escape, steps[-1]])]
     return result
+
+
+def median_step(steps: np.ndarray, last: np.ndarray) -> tuple[float, bool]:
+    """Return the median step of an event over runs in some of which it has not occurred (Kaplan and Meier, 1958).
+
+    Args:
+        steps: Step of the event in each run, NaN where it has not occurred.
+        last: Last step at which each run was measured.
+
+    Returns:
+        The median and True; or, where it lies beyond what was measured, the last step of all and False.
+    """
+    occurred = ~np.isnan(steps)
+    times = np.where(occurred, steps, last)
+    share, half = 1.0, math.nan
+    for time in np.unique(times[occurred]):
+        share *= 1 - (occurred & (times == time)).sum() / (times >= time).sum()
+        if share < 0.5 - 1e-9:
+            return float(time if math.isnan(half) else (half + time) / 2), True
+        if share < 0.5 + 1e-9:  # an even number of runs: the middle of the two in the middle
+            half = time
+    return float(times.max()), False

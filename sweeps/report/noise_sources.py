@@ -1,4 +1,4 @@
-"""What could break a run's symmetry, read off its configuration."""
+"""What could break a run's symmetry, read off its configuration and its run.json."""
 
 import json
 from collections.abc import Mapping
@@ -8,8 +8,12 @@ from typing import Any
 SOURCE_NAMES = frozenset(
     {"noise_scale", "dropout", "stem_dropout", "disout", "ulps", "precision", "devices", "num_nodes"}
 )
-SOURCE_KEYS = frozenset({"determinism.mode", "rounding_noise.seed", "trainer.strategy"})
-FLOAT32 = frozenset({"32-true", "32", "None"})
+SOURCE_KEYS = frozenset({"determinism.mode", "rounding_noise.seed"})
+STRATEGY = "trainer.strategy"
+FLOAT32 = (None, "32-true", "32", 32)
+ORDERED = ("OrderedDDPStrategy", "ordered_all_reduce")
+ALL_REDUCE = ("auto", "ddp")
+"""Names of strategies that average gradients by a plain all-reduce begin so."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +25,22 @@ class Source:
 
     @property
     def label(self) -> str:
-        """`rounding noise 1 ulp + dropout 1 %`, or `none`; initial noise is not part of it."""
+        """Return `rounding noise 1 ulp + dropout 1 %`, or `none`; initial noise is not part of it."""
         return " + ".join(self.others) or "none"
 
 
 def is_source_key(key: str) -> bool:
-    """Whether a configuration key chooses a source of symmetry breaking."""
-    return key in SOURCE_KEYS or key.rsplit(".", 1)[-1] in SOURCE_NAMES
+    """Return whether a configuration key chooses a source of symmetry breaking."""
+    return key in SOURCE_KEYS or key.rsplit(".", 1)[-1] in SOURCE_NAMES or _is_part(key, STRATEGY)
 
 
-def source_of(config: Mapping[str, Any]) -> Source:
-    """The sources of symmetry breaking in a flat configuration."""
+def source_of(config: Mapping[str, Any], meta: Mapping[str, Any]) -> Source:
+    """Return the sources of symmetry breaking of a run.
+
+    Args:
+        config: The run's configuration under dotted keys.
+        meta: Its run.json, which knows the world size where the configuration says `auto`.
+    """
     others: list[str] = []
     noise = 0.0
     for key, value in config.items():
@@ -45,8 +54,12 @@ def source_of(config: Mapping[str, Any]) -> Source:
             others.append(f"{name} {100 * amount:g} %")
         elif name == "stem_dropout" and value:
             others.append("stem dropout")
-    others += [label for label in (_mode(config), _precision(config), _reduction(config)) if label]
+    others += [label for label in (_mode(config), _precision(config), _reduction(config, meta)) if label]
     return Source(noise, tuple(others))
+
+
+def _is_part(key: str, of: str) -> bool:
+    return key == of or key.startswith(f"{of}.")
 
 
 def _positive(value: Any) -> float:
@@ -62,18 +75,32 @@ def _mode(config: Mapping[str, Any]) -> str | None:
 
 
 def _precision(config: Mapping[str, Any]) -> str | None:
-    precision = str(config.get("trainer.precision"))
+    precision = config.get("trainer.precision")
     return None if precision in FLOAT32 else f"precision {precision}"
 
 
-def _reduction(config: Mapping[str, Any]) -> str | None:
-    ranks = _count(config.get("trainer.devices")) * _count(config.get("trainer.num_nodes"))
-    ordered = "ordered_all_reduce" in " ".join(str(v) for k, v in config.items() if k.startswith("trainer.strategy"))
-    return f"{'ordered ' if ordered else ''}all-reduce over {ranks} ranks" if ranks > 1 else None
+def _reduction(config: Mapping[str, Any], meta: Mapping[str, Any]) -> str | None:
+    """Return how gradients are averaged over ranks, None on a single rank."""
+    ranks = _world_size(config, meta)
+    if ranks < 2:
+        return None
+    given = [str(value) for key, value in config.items() if _is_part(key, STRATEGY)]
+    if any(value.endswith(ORDERED) for value in given):
+        return f"ordered all-reduce over {ranks} ranks"
+    strategy = str(config.get(STRATEGY, config.get(f"{STRATEGY}.class_path", "auto"))).rsplit(".", 1)[-1]
+    return f"{'all-reduce' if strategy.lower().startswith(ALL_REDUCE) else strategy} over {ranks} ranks"
+
+
+def _world_size(config: Mapping[str, Any], meta: Mapping[str, Any]) -> int:
+    noted = meta.get("environment")
+    ranks = noted.get("world_size") if isinstance(noted, Mapping) else None
+    if isinstance(ranks, int):
+        return ranks
+    return _count(config.get("trainer.devices")) * _count(config.get("trainer.num_nodes"))
 
 
 def _count(value: Any) -> int:
-    """Number of devices or nodes; 1 where the setting (`auto`, -1) leaves it open."""
+    """Return the number of devices or nodes; 1 where the setting (`auto`, -1) leaves it open."""
     try:
         parsed = json.loads(value) if isinstance(value, str) else value
     except ValueError:

@@ -8,8 +8,9 @@ from plotly.offline import get_plotlyjs
 
 from symbreak.sweeps import pages
 from symbreak.sweeps.report.figures import Figure
-from symbreak.sweeps.report.findings import Finding
 from symbreak.sweeps.report.grids import Grid
+from symbreak.sweeps.report.provenance import Row
+from symbreak.sweeps.report.sentences import Sentence
 from symbreak.sweeps.run.record import Skipped
 
 
@@ -20,7 +21,7 @@ class Page:
     Attributes:
         title: Heading and title of the page.
         facts: One line about the number and state of runs.
-        findings: Plain sentences.
+        sentences: What the runs show.
         arms: Table of arms.
         runs: Table of runs.
         figures: In order; figures of one section stand together.
@@ -32,12 +33,12 @@ class Page:
 
     title: str
     facts: str
-    findings: Sequence[Finding] = ()
+    sentences: Sequence[Sentence] = ()
     arms: Grid = field(default_factory=lambda: Grid([], []))
     runs: Grid = field(default_factory=lambda: Grid([], []))
     figures: Sequence[Figure] = ()
     skipped: Sequence[Skipped] = ()
-    provenance: Sequence[tuple[str, str, int]] = ()
+    provenance: Sequence[Row] = ()
     commands: Sequence[tuple[str, str]] = ()
     refresh: float = 0.0
 
@@ -46,7 +47,7 @@ def render(page: Page) -> str:
     """Return the whole page."""
     figures = [(name, list(group)) for name, group in groupby(page.figures, key=lambda figure: figure.section)]
     present = [
-        ("Findings", page.findings),
+        ("Findings", page.sentences),
         ("Arms", page.arms.rows),
         *figures,
         ("Runs", page.runs.rows),

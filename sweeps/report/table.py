@@ -1,4 +1,4 @@
-"""Run folders (or W&B runs) -> one tidy table: a row per run, and a history row per run and step."""
+"""Put run folders (or W&B runs) into one tidy table: a row per run, and a history row per run and step."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -11,9 +11,13 @@ import pandas as pd
 
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.report.arms import arm_labels, varying_keys
+from symbreak.sweeps.run.folder import SUMMARY
+from symbreak.sweeps.run.outcome import Outcome, outcome_of
 from symbreak.sweeps.run.record import RUN_FILES, Run, Skipped, read_run
 
 PRUNED_FOLDERS = frozenset({"wandb", "checkpoints"})
+CHANGING = ("running", "silent")
+"""Statuses that can change while no file does."""
 
 
 @dataclass(frozen=True)
@@ -22,50 +26,50 @@ class RunTable:
 
     Attributes:
         runs: One row per run: run, arm, status, seed, folder, then every configuration key (dotted) and every
-            summary key (with slashes).
+            summary key (with slashes). To look at and to save: pandas turns None into NaN and whole numbers into
+            floats, so settings are read from `configs`.
         history: One row per run and step: `run` (row number in `runs`), `step`, one float column per logged key.
         varying: Configuration keys in which the arms differ.
-        meta: run.json of each run, in the order of `runs`.
+        configs: Resolved configuration of each run under dotted keys, in the order of `runs`.
+        meta: run.json of each run.
+        outcomes: Outcome of each run, as the terminal shows it.
         skipped: Folders left out, with the reason.
     """
 
     runs: pd.DataFrame
     history: pd.DataFrame
     varying: list[str] = field(default_factory=list)
+    configs: list[dict[str, Any]] = field(default_factory=list)
     meta: list[dict[str, Any]] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
     @property
     def arms(self) -> list[str]:
-        """Labels of the arms in the order of their first run."""
+        """Return the labels of the arms in the order of their first run."""
         return list(dict.fromkeys(self.runs["arm"])) if len(self.runs) else []
 
     def has(self, key: str) -> bool:
-        """Whether any run logged the key."""
+        """Return whether any run logged the key."""
         return key in self.history and bool(self.history[key].notna().any())
 
     def layers(self, measure: str) -> list[str]:
-        """Layers for which `<measure>/<layer>` was logged, in the network's order as the summary keeps it."""
+        """Return the layers for which `<measure>/<layer>` was logged, in the order of the first run's summary."""
         keys = [str(key) for key in self.runs if str(key).startswith(f"{measure}/") and key in self.history]
         return [key[len(measure) + 1 :] for key in keys]
 
-    def hidden_layers(self, measure: str) -> list[str]:
-        """All layers but the last, whose outputs are the logits: they differ by what they are trained for."""
-        layers = self.layers(measure)
-        return layers[:-1] or layers
-
     def series(self, key: str) -> pd.DataFrame:
-        """Long form of one key: columns run, arm, step, value; steps at which it was not logged are left out."""
+        """Return one key in long form: columns run, arm, step, value, without steps at which it was not logged."""
         columns = {"run": self.history["run"], "step": self.history["step"], "value": self.history[key]}
         frame = pd.DataFrame(columns).dropna(subset="value")
         return frame.assign(arm=self.runs["arm"].to_numpy()[frame["run"]])
 
-    def records(self) -> list[dict[str, Any]]:
-        """The rows of `runs` as dictionaries."""
-        return [{str(key): value for key, value in row.items()} for row in self.runs.to_dict("records")]
+    def event(self, name: str) -> pd.Series:
+        """Return a number of each run's `Outcome` by its name, NaN where it is None."""
+        return pd.Series([getattr(outcome, name) for outcome in self.outcomes], self.runs.index, dtype="float64")
 
-    def outcome(self, key: str) -> pd.Series:
-        """Final value of a key per run, or NaN; unfinished runs give way to the finished ones of their arm."""
+    def final(self, key: str) -> pd.Series:
+        """Return the final value of a key per run, NaN where unknown; finished runs take precedence within an arm."""
         if key not in self.runs:
             return pd.Series(np.nan, index=self.runs.index)
         values = pd.to_numeric(self.runs[key], errors="coerce")
@@ -75,7 +79,7 @@ class RunTable:
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """Run folders at or below the given folders, each once, in natural order (2 before 10).
+    """Return the run folders at or below the given folders, each once, in natural order (2 before 10).
 
     Raises:
         UsageError: If a path is not a folder.
@@ -98,20 +102,20 @@ def _natural(name: str) -> tuple[int, int, str]:
 
 
 class RunReader:
-    """Reads run folders and remembers those that have not changed since, for a view that is refreshed."""
+    """Read run folders, and remember those that have not changed since, for a view that is refreshed."""
 
     def __init__(self, read: Callable[[Path], Run | Skipped] = read_run) -> None:
         self._read = read
         self._known: dict[Path, tuple[tuple, Run | Skipped]] = {}
 
     def read(self, paths: Sequence[Path]) -> list[Run | Skipped]:
-        """Every run folder at or below the given paths."""
+        """Read every run folder at or below the given paths."""
         return [self._read_one(folder) for folder in find_runs(paths)]
 
     def _read_one(self, folder: Path) -> Run | Skipped:
-        stamp = tuple(_stamp(folder / name) for name in (*RUN_FILES, "summary.json"))
+        stamp = tuple(_stamp(folder / name) for name in (*RUN_FILES, SUMMARY))
         known = self._known.get(folder)
-        if known and known[0] == stamp and getattr(known[1], "status", "") != "running":
+        if known and known[0] == stamp and getattr(known[1], "status", "") not in CHANGING:
             return known[1]
         result = self._read(folder)
         self._known[folder] = (stamp, result)
@@ -127,12 +131,12 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def load_runs(paths: Sequence[Path]) -> RunTable:
-    """Reads every run folder at or below the given folders into one table."""
+    """Read every run folder at or below the given folders into one table."""
     return tabulate(RunReader().read(paths))
 
 
 def tabulate(results: Sequence[Run | Skipped]) -> RunTable:
-    """Puts runs into one table and names their arms."""
+    """Put runs into one table and name their arms."""
     runs = [result for result in results if isinstance(result, Run)]
     skipped = [result for result in results if isinstance(result, Skipped)]
     configs = [run.config for run in runs]
@@ -140,16 +144,20 @@ def tabulate(results: Sequence[Run | Skipped]) -> RunTable:
     rows = [_row(run, label) for run, label in zip(runs, labels, strict=True)]
     frame = pd.DataFrame(rows, columns=None if rows else ["run", "arm", "status", "seed", "folder"])
     return RunTable(
-        frame, _stack([run.history for run in runs]), varying_keys(configs), [r.meta for r in runs], skipped
+        runs=frame,
+        history=_stack([run.history for run in runs]),
+        varying=varying_keys(configs),
+        configs=configs,
+        meta=[run.meta for run in runs],
+        outcomes=[outcome_of(run) for run in runs],
+        skipped=skipped,
     )
 
 
 def _row(run: Run, label: str) -> dict[str, Any]:
     seed = run.config.get("seed_everything")
     own = {"run": run.name, "arm": label, "status": run.status, "seed": seed, "folder": run.folder}
-    return (
-        run.config | run.summary | {"step": int(run.history.index[-1])} | own if len(run.history) else run.config | own
-    )
+    return run.config | run.summary | {"step": int(run.history.index[-1])} | own
 
 
 def _stack(histories: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -162,7 +170,7 @@ def _stack(histories: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def save(table: RunTable, path: Path) -> list[Path]:
-    """Writes the runs to `path` and the history beside it (`NAME-history`), as CSV or Parquet by the suffix.
+    """Write the runs to `path` and the history beside it (`NAME-history`), as CSV or Parquet by the suffix.
 
     Raises:
         UsageError: If the suffix is neither .csv nor .parquet, or pyarrow is missing for Parquet.

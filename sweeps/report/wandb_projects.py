@@ -14,7 +14,7 @@ _FAILED = ("failed", "crashed")
 
 
 def read_project(project: str) -> list[Run | Skipped]:
-    """Reads all runs of ENTITY/PROJECT through W&B's public API.
+    """Read all runs of ENTITY/PROJECT through W&B's public API.
 
     Raises:
         UsageError: If the project cannot be read.
@@ -28,7 +28,7 @@ def read_project(project: str) -> list[Run | Skipped]:
 
 
 def read_online(run: Any) -> Run | Skipped:
-    """One `wandb.apis.public.Run` as a `Run`; failed and empty ones are skipped."""
+    """Return a `wandb.apis.public.Run` as a `Run`; failed and empty ones as `Skipped`."""
     if run.state in _FAILED:
         return Skipped(run.name, run.url, f"the run {run.state}")
     history = online_history(run.scan_history())
@@ -50,7 +50,7 @@ def read_online(run: Any) -> Run | Skipped:
 
 
 def online_history(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """History rows as one row per optimiser step and a float column per numeric key."""
+    """Return history rows as one row per optimiser step and a float column per numeric key."""
     numeric = [{key: value for key, value in row.items() if isinstance(value, (int, float))} for row in rows]
     frame = pd.DataFrame(numeric, dtype="float64")
     step = next((name for name in (STEP, "_step") if name in frame), None)

@@ -70,8 +70,10 @@ class RunLogger(CSVLogger):
         self.callbacks: Sequence[Callback] = ()
         self._kept: list[dict[str, float]] = []
         self._known: dict[str, float] = {}
+        self._before = self.path / SUMMARY
         if origin is not None:
-            self._kept = rows_before(origin.history(self.path), origin.step)
+            self._kept = rows_before(history := origin.history(self.path), origin.step)
+            self._before = history.with_name(SUMMARY)
             self._known = origin.outcome()
             self.state["resumed"] = {"checkpoint": str(origin.path), "step": origin.step}
 
@@ -120,6 +122,8 @@ class RunLogger(CSVLogger):
             self.experiment.metrics.extend(self._kept)
         for row in [*self._kept, self._known]:
             self._remember(row)
+        order = {key: place for place, key in enumerate(read_json(self._before))}  # that of metrics.csv is alphabetical
+        self.summary = dict(sorted(self.summary.items(), key=lambda item: order.get(item[0], len(order))))
 
     @rank_zero_only
     def _end(self, status: str, error: str | None = None) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from tests.gpu.device import needs_cuda
 
-from symbreak.sweeps.audit import audit
+from symbreak.sweeps.audit.command import audit
 
 pytestmark = needs_cuda
 OPERATIONS = ("conv3x3_*", "linear_*", "batch_norm_*", "adaptive_pool_*", "sgd_*", "all_reduce_*")

@@ -25,7 +25,7 @@ FIGURES: tuple[Callable[[RunTable], Figure | list[Figure] | None], ...] = (
 
 
 def choose(table: RunTable) -> list[Figure]:
-    """Every figure that the data supports, in the order of the report."""
+    """Draw every figure that the data supports, in the order of the report."""
     chosen: list[Figure] = []
     for draw in FIGURES:
         figures = draw(table)

@@ -1,4 +1,4 @@
-"""The audit as a matrix: which operation is repeatable, which is symmetric, in which precision."""
+"""An audit as a matrix: which operation is repeatable, which is symmetric, in which precision."""
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,27 @@ COLORS = ("#7f3b08", "#E69F00", "#56B4E9", "#0072B2")
 SIGNS = ("✗ ✗", "= ✗", "✗ ≡", "= ≡")
 
 
+def matrices(frame: pd.DataFrame) -> list[Figure]:
+    """Draw one matrix per mode; cases that no mode can touch stand in each.
+
+    Args:
+        frame: Cases as :func:`symbreak.sweeps.audit.records.read` returns them.
+    """
+    ranks = frame["world_size"].map(lambda size: f", {size} ranks" if size > 1 else "")
+    frame = frame.assign(operation=frame["operation"] + ranks)
+    anywhere = frame["mode"] == "any"
+    modes = list(dict.fromkeys(frame["mode"][~anywhere]))
+    if len(modes) < 2:
+        return [matrix(frame, "")]
+    return [matrix(frame[anywhere | (frame["mode"] == mode)], mode) for mode in modes]
+
+
 def matrix(frame: pd.DataFrame, setting: str) -> Figure:
-    """Operation x precision with four states; the worst case over shapes and memory formats decides.
+    """Draw operation x precision with four states; the worst case over shapes and memory formats decides.
 
     Args:
         frame: Columns operation, precision, repeatable, symmetric (None where it could not run); one row per case.
-        setting: Device and mode, for the title.
+        setting: Determinism mode, for the title.
     """
     operations, precisions = list(dict.fromkeys(frame["operation"])), list(dict.fromkeys(frame["precision"]))
     measured = frame.dropna(subset=["repeatable", "symmetric"])

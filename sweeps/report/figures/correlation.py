@@ -12,12 +12,12 @@ _DIRECTIONS = {"forward": "incoming", "backward": "outgoing"}
 
 
 def forward(table: RunTable) -> Figure | None:
-    """Forward correlation by step, mean over layers."""
+    """Draw forward correlation by step, mean over layers."""
     return _correlation(table, "forward")
 
 
 def backward(table: RunTable) -> Figure | None:
-    """Backward correlation by step, mean over layers."""
+    """Draw backward correlation by step, mean over layers."""
     return _correlation(table, "backward")
 
 
@@ -39,7 +39,7 @@ def _correlation(table: RunTable, direction: str) -> Figure | None:
 
 
 def ranks(table: RunTable) -> list[Figure]:
-    """One figure per rank measure that was logged as a mean over layers."""
+    """Draw one figure per rank measure that was logged as a mean over layers."""
     keys = [str(key) for key in table.history if _RANK.match(str(key)) and table.has(str(key))]
     return [_rank(table, key) for key in keys]
 

@@ -14,7 +14,7 @@ _SHARED = "One panel per arm; layers from first (top) to last, median over seeds
 
 
 def distinct_filters(table: RunTable) -> Figure | None:
-    """Number of bitwise distinct filters per layer and step."""
+    """Draw the number of bitwise distinct filters per layer and step."""
     cubes = _cubes(table, "symmetry/distinct_filters", "min")
     if not cubes:
         return None
@@ -31,12 +31,12 @@ def distinct_filters(table: RunTable) -> Figure | None:
 
 
 def forward_correlation(table: RunTable) -> Figure | None:
-    """Mean correlation of incoming weights per layer and step."""
+    """Draw the mean correlation of incoming weights per layer and step."""
     return _correlation(table, "forward", "incoming")
 
 
 def backward_correlation(table: RunTable) -> Figure | None:
-    """Mean correlation of outgoing weights per layer and step."""
+    """Draw the mean correlation of outgoing weights per layer and step."""
     return _correlation(table, "backward", "outgoing")
 
 
@@ -62,7 +62,7 @@ def _cut(table: RunTable) -> str:
 
 
 def _cubes(table: RunTable, measure: str, extreme: str) -> dict[str, pd.DataFrame]:
-    """Per arm a frame layer x step: median over seeds, thinned to the extreme of each bucket of steps."""
+    """Return per arm a frame layer x step: median over seeds, thinned to the extreme of each bucket of steps."""
     layers = [layer for layer in table.layers(measure) if table.has(f"{measure}/{layer}")]
     layers = [layers[i] for i in np.unique(np.linspace(0, len(layers) - 1, min(len(layers), MAX_LAYERS)).astype(int))]
     keys = [f"{measure}/{layer}" for layer in layers]
@@ -81,7 +81,7 @@ def _cubes(table: RunTable, measure: str, extreme: str) -> dict[str, pd.DataFram
 
 
 def _bucket(frame: pd.DataFrame, extreme: str) -> pd.DataFrame:
-    """Merges neighbouring steps until at most `MAX_COLUMNS` are left; a bucket is named by its first step."""
+    """Merge neighbouring steps until at most `MAX_COLUMNS` are left; a bucket is named by its first step."""
     if len(frame) <= MAX_COLUMNS:
         return frame
     buckets = np.arange(len(frame)) * MAX_COLUMNS // len(frame)
@@ -92,7 +92,7 @@ def _bucket(frame: pd.DataFrame, extreme: str) -> pd.DataFrame:
 def _panels(
     colors: dict[str, pd.DataFrame], values: dict[str, pd.DataFrame], limits: tuple[float, float], bar: dict, fmt: str
 ) -> go.Figure:
-    """One heat map per arm below each other, with a common colour bar."""
+    """Draw one heat map per arm below each other, with a common colour bar."""
     layers = max(len(cube) for cube in values.values())
     size = min(14, max(6, 420 // layers)) * layers + 52
     height = size * len(values) + 110
@@ -137,7 +137,7 @@ def _panels(
 
 
 def short_layers(layers: list[str], length: int = 18) -> list[str]:
-    """Layer names without the dotted prefix that all share, cut at the left; numbered where that makes two equal."""
+    """Return layer names without the prefix that all share, cut at the left; numbered where that makes two equal."""
     split = [layer.split(".") for layer in layers]
     shared = 0
     while all(len(parts) > shared + 1 and parts[shared] == split[0][shared] for parts in split):

@@ -12,12 +12,12 @@ DEPTH, INIT = "model.init_args.depth", "model.init_args.init"
 
 
 def init_strings(table: RunTable) -> Figure | None:
-    """Final accuracy by LeakyNet's init string, one dot per run."""
+    """Draw final accuracy by LeakyNet's init string, one dot per run."""
     key = final_accuracy_key(table)
     if key is None or INIT not in table.runs or "model.class_path" not in table.runs:
         return None
     leaky = table.runs["model.class_path"].astype(str).str.endswith("LeakyNet")
-    frame = pd.DataFrame({"group": table.runs[INIT], "value": table.outcome(key)})[leaky].dropna()
+    frame = pd.DataFrame({"group": table.runs[INIT], "value": table.final(key)})[leaky].dropna()
     if frame["group"].nunique() < 2:
         return None
     plot = dots(frame, f"{split_name(key)} accuracy")
@@ -30,13 +30,13 @@ def init_strings(table: RunTable) -> Figure | None:
 
 
 def depth(table: RunTable) -> Figure | None:
-    """Final accuracy against depth, a line per combination of all else."""
+    """Draw final accuracy against depth, a line per combination of all else."""
     key = final_accuracy_key(table)
     if key is None or DEPTH not in table.varying:
         return None
     others = [name for name in table.varying if name != DEPTH]
-    labels = [describe(row, others) for row in table.records()]
-    columns = {"depth": pd.to_numeric(table.runs[DEPTH], errors="coerce"), "value": table.outcome(key), "label": labels}
+    labels = [describe(config, others) for config in table.configs]
+    columns = {"depth": pd.to_numeric(table.runs[DEPTH], errors="coerce"), "value": table.final(key), "label": labels}
     frame = pd.DataFrame(columns).dropna()
     stats = frame.groupby(["label", "depth"], sort=False)["value"].agg(["mean", "min", "max"]).reset_index()
     plot = blank("depth (layers)", f"{split_name(key)} accuracy")

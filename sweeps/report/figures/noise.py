@@ -5,6 +5,7 @@ import math
 import numpy as np
 import plotly.graph_objects as go
 
+from symbreak.sweeps.report.arms import readable
 from symbreak.sweeps.report.equivalent_noise import Curve, Equivalent, NoiseLaw, noise_laws
 from symbreak.sweeps.report.figures.style import INK, PALETTE, Figure, blank, log_ticks, plain
 from symbreak.sweeps.report.table import RunTable
@@ -13,7 +14,7 @@ _SYMBOLS = ("diamond", "square", "triangle-up", "cross", "star", "triangle-down"
 
 
 def equivalent_noise(table: RunTable) -> list[Figure]:
-    """Escape step against initial noise scale with all other sources placed on it; one figure per setting."""
+    """Draw escape step against initial noise scale with all other sources placed on it; one figure per setting."""
     laws = noise_laws(table)
     return [_figure(law, i, len(laws)) for i, law in enumerate(laws)]
 
@@ -22,7 +23,7 @@ def _figure(law: NoiseLaw, index: int, count: int) -> Figure:
     plot = blank("initial noise scale (relative to He)", "escape step", height=440)
     _add_curve(plot, law.curve)
     for i, source in enumerate(law.sources):
-        if any(math.isfinite(step) for step in source.escapes):
+        if source.escaped:
             _add_source(plot, source, i, law.curve)
     low, high = float(law.curve.scales[0]), float(law.curve.scales[-1])
     ticks, labels = log_ticks(low, high)
@@ -35,8 +36,9 @@ def _figure(law: NoiseLaw, index: int, count: int) -> Figure:
         "Line: networks with nothing but initial noise, their median escape step per scale, made monotone; shade: "
         "lowest to highest seed. Every other source stands where its median escape step meets the line: read its "
         "equivalent noise below it. Interval: all scales whose seeds escape within the range of the source's own "
-        "seeds, spacing of the measurements included. Triangle at the left edge: later than the smallest scale, an "
-        f"upper bound. {sources}."
+        "seeds, spacing of the measurements included. Triangle to the left: an upper bound, since the source escapes "
+        "later than the smallest scale, or half of its seeds or more have not escaped yet. A run that has not escaped "
+        f"counts as escaping later than its last measured step.{_left_out(law.curve)} {sources}."
     )
     title = "Equivalent noise" + (f": {law.setting}" if count > 1 else "")
     return Figure(
@@ -44,29 +46,36 @@ def _figure(law: NoiseLaw, index: int, count: int) -> Figure:
     )
 
 
+def _left_out(curve: Curve) -> str:
+    """Return a sentence about the noise scales that the line leaves out."""
+    if not curve.left_out:
+        return ""
+    scales = ", ".join(f"{readable(scale)} (step {step})" for scale, step in curve.left_out.items())
+    return f" Not on the line, because half of their runs or more had not escaped by their last step: {scales}."
+
+
 def _add_curve(plot: go.Figure, curve: Curve) -> None:
-    known = np.isfinite(curve.middle)
-    scales = curve.scales[known]
-    late = np.where(np.isfinite(curve.late[known]), curve.late[known], curve.middle[known])
+    scales = curve.scales
+    late = np.where(np.isfinite(curve.late), curve.late, curve.middle)
     shade = {"fill": "toself", "fillcolor": INK, "opacity": 0.12, "line_width": 0, "mode": "lines"}
-    edge = np.concatenate([curve.early[known], late[::-1]])
+    edge = np.concatenate([curve.early, late[::-1]])
     plot.add_scatter(x=np.concatenate([scales, scales[::-1]]), y=edge, **shade, hoverinfo="skip", showlegend=False)
     plot.add_scatter(
         x=scales,
-        y=curve.middle[known],
+        y=curve.middle,
         mode="lines+markers",
         line={"color": INK, "width": 2},
         marker={"size": 7},
         name="initial noise",
-        customdata=curve.seeds[known],
+        customdata=curve.seeds,
         hovertemplate="noise %{x:.1e}: step %{y:.0f} (%{customdata:.0f} runs)<extra>initial noise</extra>",
     )
 
 
 def _add_source(plot: go.Figure, source: Equivalent, index: int, curve: Curve) -> None:
     low, high = float(curve.scales[0]), float(curve.scales[-1])
-    x = min(max(source.scale, low), high)
-    y = float(np.median([step for step in source.escapes if math.isfinite(step)]))
+    x = min(max(source.scale or source.high, low), high)
+    y = source.step
     color = PALETTE[index % (len(PALETTE) - 1)]
     bar = {"type": "data", "symmetric": False, "color": color, "thickness": 2, "width": 6}
     ends = {"array": [max(0.0, min(source.high, high) - x)], "arrayminus": [max(0.0, x - max(source.low, low))]}

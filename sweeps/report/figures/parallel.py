@@ -8,7 +8,6 @@ import pandas as pd
 from symbreak.sweeps.report.arms import short_names
 from symbreak.sweeps.report.figures.style import Figure, blank, plain
 from symbreak.sweeps.report.figures.training import final_accuracy_key, split_name
-from symbreak.sweeps.report.growth import escapes
 from symbreak.sweeps.report.table import RunTable
 
 MIN_RUNS, MAX_AXES = 8, 8
@@ -17,15 +16,17 @@ SCALE = [[0.0, "#56B4E9"], [0.5, "#CC79A7"], [1.0, "#D55E00"]]
 
 
 def parallel(table: RunTable) -> Figure | None:
-    """One line per run through its varying parameters, its escape step and its final accuracy."""
+    """Draw one line per run through its varying parameters, its escape step and its final accuracy."""
     key = final_accuracy_key(table)
     keys = table.varying[:MAX_AXES]
     if key is None or len(keys) < 2 or len(table.runs) < MIN_RUNS:
         return None
-    accuracy = table.outcome(key)
+    accuracy = table.final(key)
     names = short_names(keys)
-    axes = [_axis(names[name], table.runs[name]) for name in keys]
-    escape = escapes(table)["escape"].replace(np.inf, np.nan)
+    axes = [
+        _axis(names[name], pd.Series([config.get(name) for config in table.configs], dtype=object)) for name in keys
+    ]
+    escape = table.event("escape_step")
     axes += [_axis("escape step", escape)] if escape.notna().any() else []
     axes.append(_axis(f"{split_name(key)} accuracy", accuracy) | {"tickformat": ".0%"})
     plot = blank("", "", height=420)
@@ -34,14 +35,14 @@ def parallel(table: RunTable) -> Figure | None:
     plot.update_layout(margin={"l": 80, "r": 60, "t": 60, "b": 30}, xaxis_visible=False, yaxis_visible=False)
     caption = (
         "One line per run, from its parameters to its outcome; blue lines are inaccurate, orange ones accurate. Drag "
-        "along an axis to keep the runs that pass there; click to release. A run that never escaped passes below all "
-        "others at the escape step."
+        "along an axis to keep the runs that pass there; click to release. A run that has not escaped passes below "
+        "all others at the escape step."
     )
     return Figure("parallel", "Sweep", "Parameters and outcomes", caption, plot, wide=True)
 
 
 def _axis(label: str, values: pd.Series) -> dict[str, Any]:
-    """One axis: logarithmic where positive numbers span decades, one tick per value where they are words."""
+    """Return one axis: logarithmic where positive numbers span decades, one tick per value where they are words."""
     numbers = pd.to_numeric(values.astype(object).where(~values.map(lambda v: isinstance(v, bool))), errors="coerce")
     if numbers.notna().sum() < values.notna().sum() or numbers.isna().all():
         codes, words = pd.factorize(values.astype(str))
@@ -56,7 +57,7 @@ def _axis(label: str, values: pd.Series) -> dict[str, Any]:
 
 
 def _log_axis(label: str, numbers: pd.Series, positive: pd.Series) -> dict[str, Any]:
-    """Logarithms of the values, with zero (or nothing) one decade below the smallest and labelled as what it is."""
+    """Return an axis of logarithms, with zero (or nothing) one decade below the smallest and labelled as what it is."""
     first, last = int(np.floor(np.log10(positive.min()))), int(np.ceil(np.log10(positive.max())))
     floor = first - 1
     logs = numbers.where(numbers > 0).map(np.log10).fillna(floor)

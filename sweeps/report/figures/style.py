@@ -44,7 +44,7 @@ class Figure:
 
     @property
     def height(self) -> int:
-        """Height in pixels."""
+        """Return the height in pixels."""
         return int(self.plot.to_plotly_json()["layout"].get("height", 360))
 
 
@@ -59,13 +59,13 @@ class ArmStyle:
 
 
 def plain(text: object, length: int = LABEL_LENGTH) -> str:
-    """Any text as plotly shows it literally: cut to a length, one line, without markup."""
+    """Return any text as plotly shows it literally: cut to a length, one line, without markup."""
     line = " ".join(str(text).split()) or "(no name)"
     return html.escape(line if len(line) <= length else f"{line[: length - 1]}…", quote=False)
 
 
 def arm_styles(table: RunTable) -> dict[str, ArmStyle]:
-    """Colour and dash of each arm; at most `MAX_ARMS`, spread evenly over all of them."""
+    """Return colour and dash of each arm; at most `MAX_ARMS`, spread evenly over all of them."""
     arms = table.arms
     chosen = [arms[i] for i in np.unique(np.linspace(0, len(arms) - 1, min(len(arms), MAX_ARMS)).round().astype(int))]
     return {
@@ -75,13 +75,13 @@ def arm_styles(table: RunTable) -> dict[str, ArmStyle]:
 
 
 def left_out(table: RunTable) -> str:
-    """Sentence for the caption where there are more arms than a figure shows."""
+    """Return a sentence for the caption where there are more arms than a figure shows."""
     count = len(table.arms)
     return f" {MAX_ARMS} of {count} arms are shown, spread evenly over the sweep." if count > MAX_ARMS else ""
 
 
 def bands(table: RunTable, key: str, middle: str = "mean") -> dict[str, pd.DataFrame]:
-    """Per shown arm: middle over seeds, lowest and highest value and number of seeds at each step.
+    """Return, per shown arm, middle over seeds, lowest and highest value and number of seeds at each step.
 
     Args:
         table: The runs.
@@ -98,7 +98,7 @@ def bands(table: RunTable, key: str, middle: str = "mean") -> dict[str, pd.DataF
 
 
 def thin(frame: pd.DataFrame, limit: int = MAX_POINTS) -> pd.DataFrame:
-    """At most about `limit` rows that still touch every extreme: per bucket of rows its lowest and highest middle.
+    """Return at most about `limit` rows with every extreme: of each bucket of rows, those of lowest and highest middle.
 
     Args:
         frame: Rows in order, with a column `middle`, and `low` and `high` around it.
@@ -120,7 +120,7 @@ def thin(frame: pd.DataFrame, limit: int = MAX_POINTS) -> pd.DataFrame:
 
 
 def add_band(plot: go.Figure, style: ArmStyle, frame: pd.DataFrame, hover: str = "%{y:.4g}") -> None:
-    """Draws an arm: its middle as a line, and a band from lowest to highest where there are several seeds."""
+    """Draw an arm: its middle as a line, and a band from lowest to highest where there are several seeds."""
     steps = frame["step"].to_numpy()
     if frame["seeds"].max() > 1:
         edge = {"x": np.concatenate([steps, steps[::-1]]), "y": np.concatenate([frame["high"], frame["low"][::-1]])}
@@ -139,7 +139,7 @@ def add_band(plot: go.Figure, style: ArmStyle, frame: pd.DataFrame, hover: str =
 
 
 def blank(x: str, y: str, height: int = 360) -> go.Figure:
-    """An empty figure with titled axes, in the project's style and without a theme's colours."""
+    """Return an empty figure with titled axes, in the project's style and without a theme's colours."""
     plot = go.Figure()
     axis = {"showline": True, "ticks": "outside", "ticklen": 4, "automargin": True, "zeroline": False}
     plot.update_layout(
@@ -158,7 +158,7 @@ def blank(x: str, y: str, height: int = 360) -> go.Figure:
 
 
 def log_ticks(low: float, high: float, floor: float | None = None) -> tuple[list[float], list[str]]:
-    """Positions and labels of a logarithmic axis: at most about eight powers of ten, and `exactly 0` at the floor."""
+    """Return ticks and labels of a logarithmic axis: about eight powers of ten, and `exactly 0` at the floor."""
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     stride = max(1, math.ceil((last - first + 1) / 8))
     powers = list(range(last, first - 1, -stride))[::-1]

@@ -1,7 +1,6 @@
 """The growth of asymmetry from exactly 0, or from noise, to different features."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,43 +17,45 @@ from symbreak.sweeps.report.figures.style import (
     left_out,
     log_ticks,
 )
-from symbreak.sweeps.report.growth import ASYMMETRY, escapes, growth_fit, threshold
+from symbreak.sweeps.report.growth import ASYMMETRY, escapes, growth_fit, median_step, thresholds
 from symbreak.sweeps.report.table import RunTable
 
 SECTION = "Symmetry"
 
 
 def growth(table: RunTable) -> Figure | None:
-    """Feature asymmetry against the step on a logarithmic axis on which 0 has a line of its own."""
+    """Draw feature asymmetry against the step on a logarithmic axis on which 0 has a line of its own."""
     if not table.has(ASYMMETRY):
         return None
     frames, styles = bands(table, ASYMMETRY, "median"), arm_styles(table)
-    events = pd.DataFrame({"arm": table.runs["arm"], "broken": table.outcome("symmetry/broken_step")})
-    medians = events.assign(escape=escapes(table)["escape"]).groupby("arm").median()
+    levels = thresholds(table)
     floor, low = zero_floor(frames)
     plot = blank("optimiser step", "feature asymmetry (relative)", height=460)
     for arm, frame in frames.items():
         _add_arm(plot, styles[arm], frame, floor)
         _add_fit(plot, styles[arm], table, arm)
-        _add_events(plot, styles[arm], frame, medians.loc[arm].to_dict(), floor)
+        _add_events(plot, styles[arm], frame, _events(table, arm), floor)
     ticks, labels = log_ticks(low, 1.0, floor)
     plot.update_yaxes(type="log", tickmode="array", tickvals=ticks, ticktext=labels)
     top = max(frame["high"].max() for frame in frames.values())
     plot.update_yaxes(range=[math.log10(floor) - 0.3, math.log10(max(top, 1.0)) + 0.35])
     plot.add_hline(y=floor, line={"color": INK, "width": 1, "dash": "dot"}, opacity=0.45)
-    plot.add_hline(y=threshold(table), line={"color": INK, "width": 1, "dash": "dash"}, opacity=0.6)
+    for level in levels:
+        plot.add_hline(y=level, line={"color": INK, "width": 1, "dash": "dash"}, opacity=0.6)
     caption = (
         "How far the channels of the least symmetric hidden layer are from their mean, relative to their size. "
         "A straight rise is exponential growth; the thin dotted lines are its fit up to 10⁻². The dotted floor is "
         "exactly 0: all channels carry the same bits. ◇ first step at which some layer's filters differ in a bit, "
-        f"★ escape: asymmetry above {threshold(table):g} (dashed line). Line: median over seeds. "
+        f"★ escape: asymmetry at or above {' or '.join(f'{level:g}' for level in levels)} (dashed), by the run's own "
+        "threshold. ✕ a measure is no longer finite: the run diverged. Events are medians over seeds, and not drawn "
+        "where half of the seeds or more have not got there. Line: median over seeds. "
         f"Band: lowest to highest seed.{left_out(table)}"
     )
     return Figure("growth", SECTION, "From identical to different", caption, plot, wide=True)
 
 
 def zero_floor(frames: dict[str, pd.DataFrame]) -> tuple[float, float]:
-    """Where exact zeros are drawn (well below every positive value), and the lowest power of ten above it."""
+    """Return where exact zeros are drawn (well below every positive value), and the lowest power of ten above it."""
     positive = [frame.loc[frame["low"] > 0, "low"].min() for frame in frames.values()]
     lowest = min((value for value in positive if value > 0), default=1e-8)
     low = 10.0 ** math.floor(math.log10(max(lowest, 1e-30)))
@@ -87,12 +88,26 @@ def _add_fit(plot: go.Figure, style: ArmStyle, table: RunTable, arm: str) -> Non
     )
 
 
-def _add_events(plot: go.Figure, style: ArmStyle, frame: pd.DataFrame, events: dict[Any, float], floor: float) -> None:
-    """Broken step and escape step of the median seed, drawn on the arm's line."""
-    marks = (("broken", "diamond-open", "filters differ from"), ("escape", "star", "escapes at"))
-    for name, symbol, word in marks:
-        step = float(events[name])
-        if not np.isfinite(step) or (name == "escape" and step <= frame["step"].min()):
+def _events(table: RunTable, arm: str) -> dict[str, float]:
+    """Return the median step of each event of an arm, without those that lie beyond what was measured."""
+    own = escapes(table)[table.runs["arm"] == arm].dropna(subset="last")
+    found = {}
+    for name in ("broken_step", "escape_step", "diverged_step"):
+        step, is_known = median_step(table.event(name)[own.index].to_numpy(), own["last"].to_numpy())
+        found |= {name: step} if is_known else {}
+    return found
+
+
+def _add_events(plot: go.Figure, style: ArmStyle, frame: pd.DataFrame, events: dict[str, float], floor: float) -> None:
+    """Mark the events of an arm on its line; features that differed from the start have no escape."""
+    marks = {
+        "broken_step": ("diamond-open", "filters differ from"),
+        "escape_step": ("star", "escapes at"),
+        "diverged_step": ("x", "diverged at"),
+    }
+    for name, step in events.items():
+        symbol, word = marks[name]
+        if name == "escape_step" and step == 0:
             continue
         y = max(floor, float(np.interp(step, frame["step"], frame["middle"])))
         plot.add_scatter(

@@ -12,17 +12,17 @@ SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def final_accuracy_key(table: RunTable) -> str | None:
-    """The strictest accuracy that the runs have: test, else validation, else training."""
-    return next((key for key in ACCURACY_KEYS if table.outcome(key).notna().any()), None)
+    """Return the strictest accuracy that the runs have: test, else validation, else training."""
+    return next((key for key in ACCURACY_KEYS if table.final(key).notna().any()), None)
 
 
 def split_name(key: str) -> str:
-    """`test/accuracy` -> `test`, in full words."""
+    """Return the split of a key in full words: `val/accuracy` gives `validation`."""
     return SPLITS.get(key.split("/")[0], key)
 
 
 def accuracy(table: RunTable) -> Figure | None:
-    """Accuracy against the step, per arm."""
+    """Draw accuracy against the step, per arm."""
     key = next((key for key in ("val/accuracy", "train/accuracy") if table.has(key)), None)
     if key is None:
         return None
@@ -34,7 +34,7 @@ def accuracy(table: RunTable) -> Figure | None:
 
 
 def loss(table: RunTable) -> Figure | None:
-    """Loss against the step, per arm."""
+    """Draw loss against the step, per arm."""
     key = next((key for key in ("train/loss", "val/loss") if table.has(key)), None)
     if key is None:
         return None
@@ -55,21 +55,22 @@ def _draw(plot: go.Figure, table: RunTable, key: str, hover: str) -> None:
 
 
 def final_accuracy(table: RunTable) -> Figure | None:
-    """Accuracy at the end, one dot per run."""
+    """Draw accuracy at the end, one dot per run."""
     key = final_accuracy_key(table)
     if key is None:
         return None
-    frame = pd.DataFrame({"group": table.runs["arm"], "value": table.outcome(key)}).dropna()
+    frame = pd.DataFrame({"group": table.runs["arm"], "value": table.final(key)}).dropna()
     plot = dots(frame, f"{split_name(key)} accuracy")
     caption = (
         "One dot per run, one row per arm; the bar marks the mean over seeds. Where dots of a row lie far apart, "
-        f"the seed matters more than the arm. Accuracy on {split_name(key)} images at the end of the run."
+        f"the seed matters more than the arm. Accuracy on {split_name(key)} images at the end of the run; "
+        "runs that are not finished are shown where their arm has no finished one."
     )
     return Figure("final-accuracy", SECTION, "Where each arm ends", caption, plot)
 
 
 def dots(frame: pd.DataFrame, title: str) -> go.Figure:
-    """One row per group (columns `group`, `value`): dots for runs, a bar for their mean."""
+    """Draw one row per group (columns `group`, `value`): dots for runs, a bar for their mean."""
     names = {group: plain(group, 30) for group in dict.fromkeys(frame["group"])}
     rows = {group: position for position, group in enumerate(reversed(names))}
     plot = blank(title, "", height=max(260, 90 + 30 * len(names)))

@@ -6,8 +6,8 @@ import torch
 import torch.distributed as dist
 
 from symbreak.callbacks import determinism_state
-from symbreak.sweeps.audit import Case, Finding, audit
-from symbreak.sweeps.audit.cases import judge
+from symbreak.sweeps.audit.cases import Case, Finding, judge
+from symbreak.sweeps.audit.command import audit
 from symbreak.sweeps.audit.comparison import bits, compare, repeat, ulps
 from symbreak.sweeps.audit.evaluation import evaluate, group_cases
 from symbreak.sweeps.audit.operations import OPERATIONS, Inputs

@@ -3,21 +3,33 @@ import json
 import re
 
 import pytest
+import wandb
 
 from symbreak.callbacks import FeatureDiversity, SymmetryBreaking
 from symbreak.sweeps.dashboard.command import STORY, dashboard, specification, story, workspace
+from symbreak.sweeps.errors import UsageError
 
 needs_workspaces = pytest.mark.skipif(
     importlib.util.find_spec("wandb_workspaces") is None, reason="wandb-workspaces is not installed"
 )
 
 
-@pytest.fixture(autouse=True)
-def _without_server(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise AssertionError("a server was asked")
+@pytest.fixture
+def server(monkeypatch):
+    """Let W&B's server answer with an exception."""
 
-    monkeypatch.setattr("wandb.Api", refuse)
+    def answer(error):
+        def refuse(*args, **kwargs):
+            raise error
+
+        monkeypatch.setattr("wandb.Api", refuse)
+
+    return answer
+
+
+@pytest.fixture(autouse=True)
+def _without_server(server):
+    server(AssertionError("a server was asked"))
 
 
 @needs_workspaces
@@ -62,9 +74,20 @@ def test_a_dry_run_prints_both_and_sends_nothing(capsys):
 
 
 @needs_workspaces
-def test_without_a_login_the_refusal_is_one_line():
-    with pytest.raises(ValueError, match="W&B refused workspace"):
+@pytest.mark.parametrize("error", [wandb.Error("No API key configured"), Exception("not logged in")])
+def test_what_the_server_refuses_is_said_in_one_line(server, error):
+    server(error)
+    with pytest.raises(UsageError, match=rf"^W&B refused the workspace: {error}$"):
         dashboard("me/project")
+
+
+@needs_workspaces
+@pytest.mark.parametrize("error", [AssertionError("a mistake"), ValueError("a mistake"), KeyError("a mistake")])
+def test_a_mistake_is_no_refusal(server, error):
+    server(error)
+    with pytest.raises(type(error), match="a mistake") as raised:
+        dashboard("me/project")
+    assert not isinstance(raised.value, UsageError)
 
 
 @pytest.mark.parametrize("target", ["", "project", "a/b/c", "/b", "a/", "a b/c"])

@@ -1,8 +1,34 @@
+import os
+import subprocess
+import sys
+
 import pytest
+from filelock import FileLock
 from tests.sweeps.report.example_runs import write_noise_law, write_sweep
 
 from symbreak.sweeps.report.figures import choose
 from symbreak.sweeps.report.table import load_runs
+
+
+@pytest.fixture(scope="session")
+def real_runs(tmp_path_factory):
+    """Folder of runs that `symbreak fit` made: finished, preempted, killed, failed, resumed, over two ranks.
+
+    All test processes of a session share one; tests that change a run work on a copy.
+    """
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "real_runs"
+    with FileLock(f"{root}.lock"):
+        if not root.exists():
+            command = [sys.executable, "-m", "tests.sweeps.report.real_runs", str(root)]
+            made = subprocess.run(command, capture_output=True, text=True)
+            assert made.returncode == 0, made.stderr
+    return root
+
+
+@pytest.fixture(scope="session")
+def real_table(real_runs):
+    return load_runs([real_runs])
 
 
 @pytest.fixture(scope="session")

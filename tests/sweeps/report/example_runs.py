@@ -1,4 +1,4 @@
-"""Run folders as `symbreak fit` leaves them, filled by formulas instead of training."""
+"""Many run folders of any length in little time: filled by formulas, in the form of those that `symbreak fit` makes."""
 
 import csv
 import json
@@ -11,8 +11,18 @@ import yaml
 
 LAYERS = [f"blocks.{i}" for i in range(6)]
 WIDTHS = [16, 16, 32, 32, 64, 64]
-VERSIONS = {"torch": "2.15.0", "python": "3.11.2", "symbreak": "0.1.0"}
-SWITCHES = {"cudnn.deterministic": True, "cudnn.benchmark": False, "use_deterministic_algorithms": True}
+META = {
+    "started": "2026-05-04T10:00:00+00:00",
+    "ended": "2026-05-04T10:00:31+00:00",
+    "command": ["symbreak", "fit", "--config", "sweeps/configs/digits.yaml"],
+    "process": {"host": "elsewhere", "pid": 1, "started": "1"},
+    "package": {"version": "0.1.0"},
+    "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
+    "environment": {"torch": "2.15.0", "python": "3.11.2", "device": "cpu", "cuda": None, "world_size": 1},
+    "determinism": {"cudnn_deterministic": True, "cudnn_benchmark": False, "deterministic_algorithms": True},
+    "acceleration": {"compile": False, "channels_last": False, "precision": "32-true", "fused": [None]},
+    "output_layers": ["head"],
+}
 
 
 def config_of(
@@ -28,12 +38,13 @@ def config_of(
     arguments = {"depth": depth, "widen_factor": 1, "init": init, "noise_scale": noise, "dropout": dropout}
     return {
         "seed_everything": seed,
-        "model": {"class_path": f"lightning_modules.{model}", "init_args": arguments},
+        "model": {"class_path": f"symbreak.lightning_modules.{model}", "init_args": arguments},
         "data": {"class_path": "symbreak.datamodules.DigitsDataModule", "init_args": {"batch_size": 128, "seed": seed}},
-        "trainer": {"max_steps": 600, "devices": 1, "precision": "32-true", "callbacks": None},
+        "trainer": {"max_steps": 600, "devices": "auto", "num_nodes": 1, "precision": None, "callbacks": None},
         "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.03, "momentum": 0.9}},
         "determinism": {"mode": mode, "allow_tf32": False},
-        "rounding_noise": {"ulps": ulps, "seed": 0},
+        "rounding_noise": {"ulps": ulps, "seed": None},
+        "symmetry_breaking": {"every_n_steps": 5, "threshold": 0.1},
         "run": {"dir": f"runs/{init}-{seed}"},
     }
 
@@ -94,8 +105,9 @@ def write_run(folder, config, steps=600, arm=None, status="finished", error=None
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     write_csv(folder / "metrics.csv", rows)
-    (folder / "summary.json").write_text(json.dumps(summary_of(rows, status)))
-    (folder / "run.json").write_text(json.dumps(meta_of(status, error)))
+    level = config["symmetry_breaking"]["threshold"]
+    (folder / "summary.json").write_text(json.dumps(summary_of(rows, status, level)))
+    (folder / "run.json").write_text(json.dumps(META | {"status": status, "error": error}))
     if arm is not None:
         point = {"sweep": "quickstart", "number": number, "arm": arm, "parameters": {"seed_everything": 0}}
         (folder / "point.json").write_text(json.dumps(point))
@@ -110,31 +122,19 @@ def write_csv(path, rows):
         writer.writerows(rows)
 
 
-def summary_of(rows, status):
+def summary_of(rows, status, level):
     summary = {key: value for row in rows for key, value in row.items()}
     key = "symmetry/max_feature_asymmetry"
     measured = [row for row in rows if key in row]
-    summary["symmetry/broken_step"] = next((row["step"] for row in measured if row[key] > 0), None)
-    summary["symmetry/escape_step"] = next((row["step"] for row in measured if row[key] >= 0.1), None)
+    for name, least in (("broken_step", 1e-300), ("escape_step", level)):
+        reached = [row["step"] for row in measured if row[key] >= least]
+        summary |= {f"symmetry/{name}": reached[0]} if reached else {}
+    if summary.get("symmetry/escape_step", 0) > 0:
+        summary["symmetry/growth_rate"] = 0.055
     if status == "finished":
         split = "val" if "val/accuracy" in summary else "train"
         summary |= {"test/accuracy": summary[f"{split}/accuracy"] - 0.005, "test/loss": summary[f"{split}/loss"]}
     return summary
-
-
-def meta_of(status, error):
-    return {
-        "status": status,
-        "started": "2026-05-04T10:00:00+00:00",
-        "ended": "2026-05-04T10:00:31+00:00",
-        "command": ["symbreak", "fit", "--config", "sweeps/configs/digits.yaml"],
-        "error": error,
-        "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
-        "versions": VERSIONS,
-        "device": {"name": "cpu"},
-        "determinism": SWITCHES,
-        "threads": 2,
-    }
 
 
 def write_sweep(root, seeds=2, steps=600):
@@ -172,5 +172,5 @@ def write_large(root: Path, runs=200, steps=1000, keys=100):
         config = config_of(number % 5, noise=10.0 ** -(number // 5 % 20))
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         (folder / "metrics.csv").write_text(body)
-        (folder / "run.json").write_text(json.dumps(meta_of("finished", None)))
+        (folder / "run.json").write_text(json.dumps(META | {"status": "finished", "error": None}))
     return root

@@ -96,16 +96,17 @@ def test_the_theme_is_followed_while_the_page_is_open(visit, tmp_path):
 def test_tables_sort_both_ways_and_keep_unknowns_last(shared):
     page = shared
     heads = page.eval_on_selector_all("#runs-table th button", "nodes => nodes.map(node => node.innerText)")
-    broken = heads.index("broken step")
-    button = page.locator("#runs-table th button").nth(broken)
-    button.click()
-    ascending = column(page, "runs-table", broken)
-    button.click()
-    descending = column(page, "runs-table", broken)
-    assert ascending[-2:] == descending[-2:] == [UNKNOWN, UNKNOWN]
-    assert ascending[:-2] == sorted(ascending[:-2], key=float)
-    assert descending[:-2] == sorted(descending[:-2], key=float, reverse=True)
-    assert page.get_attribute(f"#runs-table th:nth-child({broken + 1})", "aria-sort") == "descending"
+    orders = {}
+    for name in ("escape step", "growth per step"):
+        index = heads.index(name)
+        for direction in ("ascending", "descending"):
+            page.locator("#runs-table th button").nth(index).click()
+            orders[name, direction] = column(page, "runs-table", index)
+            assert page.get_attribute(f"#runs-table th:nth-child({index + 1})", "aria-sort") == direction
+    steps = orders["escape step", "ascending"]
+    assert steps == [*sorted(steps[:-2], key=float), "never", "never"]
+    assert orders["escape step", "descending"] == sorted(steps, key=lambda text: -float(text.replace("never", "inf")))
+    assert orders["growth per step", "ascending"][-4:] == orders["growth per step", "descending"][-4:] == [UNKNOWN] * 4
     page.locator("#arms-table th button").first.click()
     names = column(page, "arms-table", 0)
     assert names == sorted(names, key=str.casefold)

@@ -3,19 +3,23 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
 from tests.sweeps.report.example_runs import config_of, write_run
 
 from symbreak.sweeps.report.equivalent_noise import Curve, decreasing, noise_laws, place, scale_at
 from symbreak.sweeps.report.table import load_runs
 
+NAN = math.nan
 SCALES = np.array([1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2])
 STEPS = np.array([256.0, 236, 224, 196, 136, 108, 76])
 CURVE = Curve(SCALES, STEPS - 4, STEPS, STEPS, np.ones(7))
 
 
-def source(*escapes, spacing=4, last=800):
-    rows = [(step, min(step - spacing, last), last) for step in escapes]
-    return place(CURVE, "source", "arm", pd.DataFrame(rows, columns=["escape", "previous", "last"]))
+def source(*escapes, spacing=4, last=800, finished=True):
+    rows = [(step, last if math.isnan(step) else step - spacing, last, finished) for step in escapes]
+    return place(CURVE, "source", "arm", pd.DataFrame(rows, columns=["escape", "previous", "last", "finished"]))
 
 
 @pytest.mark.parametrize(
@@ -42,18 +46,50 @@ def test_decreasing_pools_violators():
     np.testing.assert_allclose(decreasing(np.array([5.0, 3, 4, 1])), [5, 3.5, 3.5, 1])
     np.testing.assert_allclose(decreasing(np.array([1.0, 2, 3])), [2, 2, 2])
     np.testing.assert_allclose(decreasing(np.array([1.0, 4.0]), np.array([3.0, 1.0])), [1.75, 1.75])
-    np.testing.assert_array_equal(decreasing(np.array([math.inf, math.inf, 2])), [math.inf, math.inf, 2])
     values = np.random.default_rng(0).normal(size=50)
     pooled = decreasing(values)
     assert (np.diff(pooled) <= 1e-12).all()
     assert pooled.mean() == pytest.approx(values.mean())
 
 
+def fit(*values):
+    """Fit values of which the negative ones are lower bounds."""
+    array = np.array(values, dtype=float)
+    return decreasing(abs(array), None, array > 0)
+
+
+def test_a_lower_bound_moves_the_fit_only_where_it_lies_above():
+    np.testing.assert_allclose(fit(200, -50, 150), [200, 200, 150])
+    np.testing.assert_allclose(fit(200, -250, 150), [225, 225, 150])
+    np.testing.assert_allclose(fit(200, -50, 250), [225, 225, 225])
+    np.testing.assert_allclose(fit(-500, 200, 150), [math.inf, 200, 150])
+    np.testing.assert_allclose(fit(-50, -60), [math.inf, math.inf])
+
+
+@given(st.lists(st.tuples(st.floats(1, 100), st.booleans()), min_size=1, max_size=7))
+@settings(max_examples=40, deadline=None)
+def test_the_fit_with_lower_bounds_is_the_best_non_increasing_one(points):
+    values, known = np.array([value for value, _ in points]), np.array([exact for _, exact in points])
+
+    def loss(fitted):
+        short = values - fitted
+        return float((np.where(known, short, short.clip(min=0)) ** 2).sum())
+
+    def by_steps(drops):  # fitted values are the sums of later, non-negative drops
+        return np.cumsum(drops[::-1])[::-1]
+
+    fitted = decreasing(values, None, known)
+    assert (fitted[1:] <= fitted[:-1]).all()
+    found = minimize(lambda drops: loss(by_steps(drops)), np.full(len(values), 10.0), bounds=[(0, None)] * len(values))
+    assert loss(np.minimum(fitted, 1e9)) <= found.fun + 1e-3
+
+
 def test_published_sources_are_placed_where_the_law_says():
     assert source(284).text == "below 1e-8"
     assert source(236).scale == pytest.approx(1e-7)
     assert source(224).scale == pytest.approx(1e-6)
-    assert source(math.inf).text == "no escape"
+    assert source(NAN).text == "no escape"
+    assert source(NAN, last=40, finished=False).text == "no escape by step 40"
     assert source(40).text == "above 0.01"
 
 
@@ -69,9 +105,16 @@ def test_an_open_end_is_named_as_such():
     late = source(230, 250, 300)
     assert late.low == 0
     assert "(below 1e-8 to " in late.text
-    half = source(224, 224, math.inf)
-    assert half.scale == pytest.approx(1e-6)
-    assert half.low == 0
+    most = source(224, 224, NAN)
+    assert most.scale == pytest.approx(1e-6)
+    assert most.low == 0
+
+
+def test_seeds_that_have_not_escaped_bound_the_scale_by_where_they_are():
+    assert source(100, NAN, last=224).text == "below 1e-6"
+    assert source(100, NAN, last=800).text == "below 1e-8"
+    stopped = pd.DataFrame({"escape": [224, 224, NAN], "previous": [220, 220, 30], "last": 30, "finished": False})
+    assert place(CURVE, "source", "arm", stopped.assign(last=[800, 800, 30])) == source(224, 224)
 
 
 def test_the_table_gives_one_curve_with_all_sources(law_table):
@@ -86,6 +129,23 @@ def test_the_table_gives_one_curve_with_all_sources(law_table):
     ]
     assert law.sources[0].scale == 0
     assert 1e-8 < law.sources[1].scale < law.sources[2].scale < 1e-6
+
+
+def test_an_unfinished_noise_scale_erases_no_other(real_table):
+    (law,) = noise_laws(real_table)
+    assert law.curve.scales.tolist() == [0.01, 0.03]
+    assert law.curve.seeds.tolist() == [2, 1]
+    assert law.curve.middle[0] > law.curve.middle[1] > 20
+    assert set(law.curve.left_out) == {0.001, 0.02}
+    assert all(10 <= step <= 20 for step in law.curve.left_out.values())
+
+
+def test_world_size_and_reduction_reach_the_curve(real_table):
+    (law,) = noise_laws(real_table)
+    assert {item.label: item.escaped for item in law.sources} == {
+        "rounding noise 1e+06 ulps": True,
+        "ordered all-reduce over 2 ranks": False,
+    }
 
 
 def test_each_setting_has_its_own_curve_and_random_starts_have_none(tmp_path):

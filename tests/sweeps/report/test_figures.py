@@ -165,6 +165,12 @@ def test_equivalent_noise_prints_every_source(law_table):
     assert re.fullmatch(r"rounding noise 10 ulps: \S+ \(.+ to .+\)", names[2])
     assert names[2] in figure.caption
     assert "interval" in figure.caption.casefold()
+    assert "Not on the line" not in figure.caption
+
+
+def test_equivalent_noise_names_the_scales_that_it_leaves_out(real_table):
+    (figure,) = noise.equivalent_noise(real_table)
+    assert re.search(r"had not escaped by their last step: 0\.001 \(step 1\d\), 0\.02 \(step 1\d\)\.", figure.caption)
 
 
 def test_correlations_and_ranks_by_step(sweep_table):

@@ -8,9 +8,9 @@ import pytest
 
 from symbreak.sweeps.report.command import compose
 from symbreak.sweeps.report.figures.style import Figure, blank
-from symbreak.sweeps.report.findings import Finding
 from symbreak.sweeps.report.grids import Cell, Grid
 from symbreak.sweeps.report.page import Page, render
+from symbreak.sweeps.report.sentences import Sentence
 from symbreak.sweeps.run.record import Skipped
 
 EVIL = "</script><script>alert(1)</script> \" ' & <!-- 😀 \u2028 <img src=x onerror=alert(2)>"
@@ -55,7 +55,7 @@ def evil_page():
     return Page(
         title=EVIL,
         facts=EVIL,
-        findings=[Finding(EVIL, EVIL)],
+        sentences=[Sentence(EVIL, EVIL)],
         arms=Grid([EVIL], [[Cell(EVIL, EVIL)]]),
         runs=Grid([EVIL], [[Cell(EVIL, EVIL)]]),
         figures=[Figure("key", EVIL, EVIL, EVIL, plot)],
@@ -87,7 +87,7 @@ def test_only_the_pages_own_scripts_may_run(evil_page):
 
 def test_long_and_odd_texts():
     name = "x" * 10_000
-    page = render(Page(title=name, facts="lone \ud800 surrogate", findings=[Finding("y" * 30_000, "")]))
+    page = render(Page(title=name, facts="lone \ud800 surrogate", sentences=[Sentence("y" * 30_000, "")]))
     assert name in page
     assert "lone ? surrogate" in page
     assert "y" * 20_001 not in page

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from tests.sweeps.report.example_runs import ARMS, LAYERS, config_of, write_run
@@ -22,7 +25,6 @@ def test_one_row_per_run_and_one_history_row_per_step(sweep_table):
 
 def test_series_and_layers(sweep_table):
     assert sweep_table.layers("symmetry/distinct_filters") == [*LAYERS, "head"]
-    assert sweep_table.hidden_layers("symmetry/distinct_filters") == LAYERS
     series = sweep_table.series("val/accuracy")
     assert set(series["step"]) == set(range(50, 601, 50))
     assert series["value"].notna().all()
@@ -58,8 +60,8 @@ def test_finished_runs_of_an_arm_outweigh_unfinished_ones(tmp_path):
     write_run(tmp_path / "1", config_of(0), 600)
     write_run(tmp_path / "2", config_of(1), 50, status="interrupted")
     write_run(tmp_path / "3", config_of(0, noise=0.1), 100, status="interrupted")
-    outcome = load_runs([tmp_path]).outcome("val/accuracy")
-    assert outcome.notna().tolist() == [True, False, True]
+    final = load_runs([tmp_path]).final("val/accuracy")
+    assert final.notna().tolist() == [True, False, True]
 
 
 def test_unchanged_folders_are_not_read_again(tmp_path):
@@ -97,3 +99,19 @@ def test_saved_tables_hold_what_was_loaded(sweep_table, tmp_path, suffix):
 def test_an_unknown_suffix_is_refused(sweep_table, tmp_path):
     with pytest.raises(ValueError, match=r"\.csv or \.parquet"):
         save(sweep_table, tmp_path / "table.xls")
+
+
+def test_sweep_files_name_keys_that_runs_log(real_table):
+    keys = {"/".join(str(key).split("/")[:2]) for key in real_table.history if "/" in str(key)}
+    families = "|".join(sorted({key.split("/")[0] for key in keys}))
+    paths = sorted(Path("sweeps").glob("*.yaml"))
+    named = {(path.name, key) for path in paths for key in re.findall(rf"\b(?:{families})/[a-z_]+", path.read_text())}
+    assert len(named) > 10
+    assert {(name, key) for name, key in named if key not in keys} == set()
+
+
+def test_settings_are_those_of_the_configuration(real_table):
+    config = real_table.configs[real_table.runs["run"].tolist().index("8-ranks")]
+    assert str(config["trainer.devices"]) == "2"
+    assert config["trainer.precision"] is None
+    assert config["trainer.strategy.class_path"] == "symbreak.callbacks.OrderedDDPStrategy"

@@ -1,0 +1,150 @@
+"""What the runs show, in plain sentences computed from them."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from symbreak.sweeps.report.arms import readable
+from symbreak.sweeps.report.equivalent_noise import NoiseLaw, noise_laws
+from symbreak.sweeps.report.figures.style import MAX_ARMS, arm_styles
+from symbreak.sweeps.report.figures.training import final_accuracy_key, split_name
+from symbreak.sweeps.report.growth import ASYMMETRY, escapes, median_step, thresholds
+from symbreak.sweeps.report.table import RunTable
+from symbreak.sweeps.run.outcome import DISTINCT
+
+_HE_NAMES = frozenset({"he", "kaiming"})
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence, and the arm or other subject that it is about."""
+
+    subject: str
+    text: str
+
+
+def sentences(table: RunTable) -> list[Sentence]:
+    """Return sentences about each arm's symmetry and accuracy, the noise law, the correlations, and what is missing."""
+    if table.runs.empty:
+        return []
+    arms = list(arm_styles(table))
+    facts = escapes(table).assign(arm=table.runs["arm"])
+    found = [sentence for arm in arms if (sentence := _arm(table, facts[facts["arm"] == arm], arm))]
+    found += [line for law in noise_laws(table) for line in _law(law)]
+    found += list(_correlations(table))
+    if len(table.arms) > MAX_ARMS:
+        text = f"{len(arms)} of {len(table.arms)} are described here; the tables hold all of them."
+        found.append(Sentence("Arms", text))
+    return found
+
+
+def _arm(table: RunTable, facts: pd.DataFrame, arm: str) -> Sentence | None:
+    parts = [_symmetry(table, facts), _divergence(table, facts), _accuracy(table, arm), _unfinished(facts)]
+    text = "; ".join(part for part in parts if part)
+    return Sentence(arm, f"{text}.") if text else None
+
+
+def _symmetry(table: RunTable, facts: pd.DataFrame) -> str:
+    """Return what became of an arm's symmetry: kept exactly, broken below the threshold, escaped, or never there."""
+    measured = facts.dropna(subset="last")
+    if measured.empty:
+        return ""
+    frame = table.series(ASYMMETRY)
+    values = frame[frame["run"].isin(measured.index)]
+    last = int(measured["last"].max())
+    if not values["value"].any():
+        return (
+            f"{_distinct(table, list(measured.index))}feature asymmetry exactly 0 at every measured step up to {last}"
+        )
+    if measured["escape"].isna().all():
+        return f"symmetry broke, but asymmetry stayed at or below {values['value'].max():.1g} up to step {last}"
+    if (measured["escape"] == 0).all():
+        return f"features differed from the start (asymmetry {values['value'].iloc[0]:.2g})"
+    return _escape(table, measured)
+
+
+def _escape(table: RunTable, measured: pd.DataFrame) -> str:
+    levels = " or ".join(f"{level:g}" for level in thresholds(table, measured.index))
+    known = measured["escape"].dropna()
+    step, is_known = median_step(measured["escape"].to_numpy(), measured["last"].to_numpy())
+    text = f"escaped from symmetry (asymmetry at or above {levels})"
+    text += f" at step {step:.0f}" if is_known else f", half of the runs or more not before step {step:.0f}"
+    if known.nunique() > 1:
+        text += f" ({known.min():.0f} to {known.max():.0f} over {len(known)} seeds)"
+    if len(known) < len(measured):
+        text += f" in {len(known)} of {len(measured)} runs"
+    rate = table.event("growth_rate")[measured.index].median()
+    return f"{text}, growing tenfold every {math.log(10) / rate:.0f} steps" if rate > 0 else text
+
+
+def _distinct(table: RunTable, runs: list[int]) -> str:
+    """Return in how many layers all filters stayed equal, by each layer's largest count over steps and runs."""
+    layers = dict.fromkeys(layer for run in runs for layer in table.outcomes[run].distinct_filters)
+    keys = [key for layer in layers if (key := f"{DISTINCT}/{layer}") in table.history]
+    most = table.history.loc[table.history["run"].isin(runs), keys].max().dropna()
+    if most.empty:
+        return ""
+    hidden = "hidden " if all("output_layers" in table.meta[run] for run in runs) else ""
+    return f"kept 1 distinct filter in {int((most == 1).sum())} of {len(most)} {hidden}layers; "
+
+
+def _divergence(table: RunTable, facts: pd.DataFrame) -> str:
+    steps = table.event("diverged_step")[facts.index].dropna()
+    if steps.empty:
+        return ""
+    share = f" in {len(steps)} of {len(facts)} runs" if len(facts) > 1 else ""
+    return f"diverged at step {steps.median():.0f}{share}"
+
+
+def _accuracy(table: RunTable, arm: str) -> str:
+    key = final_accuracy_key(table)
+    if key is None:
+        return ""
+    values = table.final(key)[table.runs["arm"] == arm].dropna()
+    if values.empty:
+        return ""
+    spread = f" ± {100 * values.std():.1f} points, {len(values)} seeds" if len(values) > 1 else ""
+    return f"ended at {100 * values.mean():.1f} % {split_name(key)} accuracy{spread}"
+
+
+def _unfinished(facts: pd.DataFrame) -> str:
+    count = int((~facts["finished"]).sum())
+    if len(facts) == 1:
+        return "not finished" if count else ""
+    return f"{count} of {len(facts)} runs not finished" if count else ""
+
+
+def _law(law: NoiseLaw) -> Iterator[Sentence]:
+    scales, steps = law.curve.scales, law.curve.middle
+    where = f" ({law.setting})" if law.setting != "all runs" else ""
+    falling = "fell monotonically" if (np.diff(steps) < 0).all() else "did not rise"
+    yield Sentence(
+        "Initial noise",
+        f"escape {falling} from step {steps[0]:.0f} at scale {readable(float(scales[0]))} to "
+        f"step {steps[-1]:.0f} at scale "
+        f"{readable(float(scales[-1]))}{where}.",
+    )
+    for source in law.sources:
+        if source.escaped:
+            yield Sentence(source.label, f"acts like initial noise of scale {source.text}{where}.")
+
+
+def _correlations(table: RunTable) -> Iterator[Sentence]:
+    """Compare where He's initialisation ends with where the arms that escaped from symmetry end."""
+    inits = [key for key in table.runs if str(key).rsplit(".", 1)[-1] in ("init", "scheme")]
+    if not inits:
+        return
+    he = table.runs[inits].isin(_HE_NAMES).any(axis=1)
+    escaped = ~he & escapes(table)["escape"].notna()
+    for direction in ("forward", "backward"):
+        final = table.final(f"diversity/{direction}_correlation")
+        if final[he].notna().any() and final[escaped].notna().any():
+            ends = final[escaped].groupby(table.runs["arm"]).mean().dropna()
+            yield Sentence(
+                f"{direction.capitalize()} correlation",
+                f"ended at {final[he].mean():.3f} after He's initialisation, and between {ends.min():.3f} and "
+                f"{ends.max():.3f} in the arms that escaped from symmetry.",
+            )

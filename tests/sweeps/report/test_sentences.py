@@ -1,0 +1,87 @@
+import json
+import re
+import shutil
+
+from tests.sweeps.report.example_runs import config_of, write_run
+
+from symbreak.sweeps.report.sentences import sentences
+from symbreak.sweeps.report.table import load_runs, tabulate
+
+
+def said(table):
+    return {sentence.subject: sentence.text for sentence in sentences(table)}
+
+
+def test_each_arm_is_described_by_what_it_did(sweep_table):
+    text = said(sweep_table)
+    assert text["zero init, strict"].startswith(
+        "kept 1 distinct filter in 6 of 6 hidden layers; feature asymmetry exactly 0 at every measured step up to 600; "
+        "ended at 25.5 % test accuracy"
+    )
+    assert text["1 ulp rounding noise"].startswith("escaped from symmetry (asymmetry at or above 0.1) at step ")
+    assert "growing tenfold every 42 steps" in text["1 ulp rounding noise"]
+    assert text["He init"].startswith("features differed from the start")
+    assert "ended at" in text["Backward correlation"]
+
+
+def test_the_noise_law_is_put_in_words(law_table):
+    text = said(law_table)
+    assert text["Initial noise"].startswith("escape fell monotonically from step ")
+    assert text["rounding noise 1 ulp"] == "acts like initial noise of scale below 1e-8."
+    assert text["rounding noise 100 ulps"].startswith("acts like initial noise of scale ")
+
+
+def test_symmetry_that_broke_without_escape(tmp_path):
+    write_run(tmp_path / "run", config_of(ulps=1.0), 100)
+    (sentence,) = sentences(load_runs([tmp_path]))
+    assert sentence.subject == "all runs"
+    assert sentence.text.startswith("symmetry broke, but asymmetry stayed at or below ")
+
+
+def test_runs_that_did_not_all_escape(tmp_path):
+    write_run(tmp_path / "1", config_of(0, noise=1e-3), 200)
+    write_run(tmp_path / "2", config_of(1, noise=1e-3), 40)
+    (sentence,) = sentences(load_runs([tmp_path]))
+    assert "in 1 of 2 runs" in sentence.text
+
+
+def test_nothing_is_said_about_nothing(tmp_path):
+    assert sentences(tabulate([])) == []
+    folder = write_run(tmp_path / "run", config_of(), 50)
+    (folder / "metrics.csv").write_text("step,some/key\n0,1\n")
+    (folder / "summary.json").write_text("{}")
+    assert sentences(load_runs([tmp_path])) == []
+
+
+def test_runs_that_are_not_finished_are_said_to_be(real_table):
+    text = said(real_table)
+    assert text["noise_scale=0.001, threshold=0.1"].endswith("; not finished.")
+    assert "up to step 16" in text["noise_scale=0.001, threshold=0.1"]
+    assert "not finished" not in text["noise_scale=0.01, threshold=0.1"]
+    assert "at or above 0.5" in text["noise_scale=0.03, threshold=0.5"]
+
+
+def test_the_output_layer_is_no_hidden_one_whatever_the_order_of_columns(real_runs):
+    for name in ("0-zero", "8-ranks"):
+        (sentence,) = sentences(load_runs([real_runs / name]))
+        assert sentence.text.startswith("kept 1 distinct filter in 6 of 6 hidden layers;")
+
+
+def test_a_run_that_went_on_elsewhere_did_not_differ_from_the_start(real_runs, tmp_path):
+    folder = shutil.copytree(real_runs / "2-noise", tmp_path / "run")
+    lines = (folder / "metrics.csv").read_text().splitlines(keepends=True)
+    step = lines[0].strip().split(",").index("step")
+    rows = [line for line in lines[1:] if int(line.split(",")[step]) > 54]
+    (folder / "metrics.csv").write_text("".join([lines[0], *rows]))
+    (sentence,) = sentences(load_runs([folder]))
+    assert re.match(r"escaped from symmetry .* at step 50;", sentence.text)
+
+
+def test_divergence_is_an_event(tmp_path):
+    for number in range(3):
+        folder = write_run(tmp_path / str(number), config_of(number, noise=1e-3), 200)
+        summary = json.loads((folder / "summary.json").read_text())
+        if number:
+            (folder / "summary.json").write_text(json.dumps(summary | {"symmetry/diverged_step": 50 * number}))
+    (sentence,) = sentences(load_runs([tmp_path]))
+    assert "; diverged at step 75 in 2 of 3 runs;" in sentence.text
