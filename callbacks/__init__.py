@@ -16,9 +16,11 @@ from symbreak.callbacks.plugins import (
     environment,
     ordered_all_reduce,
 )
+from symbreak.callbacks.perturbation import Perturbation
 from symbreak.callbacks.rank_trajectory import RankTrajectory
 from symbreak.callbacks.rounding_noise import RoundingNoise
 from symbreak.callbacks.signal_propagation import SignalPropagation
+from symbreak.callbacks.snapshots import Snapshots
 from symbreak.callbacks.stop_at_level import StopAtLevel
 from symbreak.callbacks.symmetry_breaking import SymmetryBreaking
 from symbreak.callbacks.symmetry_trace import SymmetryTrace
@@ -36,9 +38,11 @@ __all__ = [
     "LotteryTicket",
     "MeanSquare",
     "OrderedDDPStrategy",
+    "Perturbation",
     "RankTrajectory",
     "RoundingNoise",
     "SignalPropagation",
+    "Snapshots",
     "StopAtLevel",
     "SymmetryBreaking",
     "SymmetryTrace",
