@@ -6,6 +6,7 @@ from symbreak.callbacks.determinism import Determinism, determinism_mode, determ
 from symbreak.callbacks.exact_resume import ExactResume
 from symbreak.callbacks.feature_diversity import FeatureDiversity
 from symbreak.callbacks.lottery_ticket import LotteryTicket
+from symbreak.callbacks.perturbation import Perturbation
 from symbreak.callbacks.plugins import (
     AtomicCheckpointIO,
     FeatureAsymmetry,
@@ -16,7 +17,6 @@ from symbreak.callbacks.plugins import (
     environment,
     ordered_all_reduce,
 )
-from symbreak.callbacks.perturbation import Perturbation
 from symbreak.callbacks.rank_trajectory import RankTrajectory
 from symbreak.callbacks.rounding_noise import RoundingNoise
 from symbreak.callbacks.signal_propagation import SignalPropagation

@@ -13,7 +13,7 @@ SECTIONS = {
     "optimizer": "a class name of torch.optim, and optimizer.init_args.NAME",
     "lr_scheduler": "a class name of torch.optim.lr_scheduler, and lr_scheduler.init_args.NAME",
     "determinism": "mode: nondeterministic, cudnn or strict; allow_tf32",
-    "seeds": "init, order, augmentation, dropout, rounding: a seed for one source in place of seed_everything",
+    "seeds": "init, order, augmentation, dropout, rounding: a source's own seed",
     "rounding_noise": "ulps: size of the noise on gradients in units in the last place",
     "perturbation": "kind, step, scope, scale: change weights once",
     "acceleration": "compile, channels_last",
