@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy.stats import binomtest
@@ -36,7 +37,7 @@ def read_predictions(folder: Path) -> Predictions | None:
     try:
         with np.load(folder / LOGITS, allow_pickle=False) as kept:
             return Predictions(kept["predictions"], kept["labels"], kept["logits"].shape[1])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
 
 
