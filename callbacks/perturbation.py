@@ -68,7 +68,9 @@ class Perturbation(Callback):
             raise ValueError(f"perturbation step={step}, bit={bit}, seed={seed}: expected 0 or more")
         if not (0 <= scale < math.inf):
             raise ValueError(f"perturbation scale={scale} is not allowed: 0 or more")
-        self.kind, self.step, self.scope, self.scale, self.bit = kind, step, scope, scale, bit
+        self.kind: Kind = kind
+        self.scope: Scope = scope
+        self.step, self.scale, self.bit = step, scale, bit
         self.layers, self.seed = tuple(layers), seed
         self._done = False
 

@@ -130,7 +130,8 @@ class Snapshots(Callback):
             return
         arrays = {name: np.concatenate([part[name].numpy() for part in found]) for name in found[0]}
         if sum(array.nbytes for array in arrays.values()) <= MAX_BYTES:
-            _write(self._folder(trainer) / LOGITS, lambda file: np.savez(file, **arrays))
+            save: Any = np.savez
+            _write(self._folder(trainer) / LOGITS, lambda file: save(file, **arrays))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop listening."""

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ def make_probe(folder: Path, images: int) -> Probe:
     config = parser.parse_args(["fit", f"--config={folder / CONFIG}"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = parser.instantiate_classes(config).fit
+        made: Any = parser.instantiate_classes(config)["fit"]
     made.data.prepare_data()
     made.data.setup("test")
     loader = made.data.test_dataloader()
