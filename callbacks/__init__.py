@@ -6,6 +6,7 @@ from symbreak.callbacks.determinism import Determinism, determinism_mode, determ
 from symbreak.callbacks.exact_resume import ExactResume
 from symbreak.callbacks.feature_diversity import FeatureDiversity
 from symbreak.callbacks.lottery_ticket import LotteryTicket
+from symbreak.callbacks.perturbation import Perturbation
 from symbreak.callbacks.plugins import (
     AtomicCheckpointIO,
     FeatureAsymmetry,
@@ -19,6 +20,7 @@ from symbreak.callbacks.plugins import (
 from symbreak.callbacks.rank_trajectory import RankTrajectory
 from symbreak.callbacks.rounding_noise import RoundingNoise
 from symbreak.callbacks.signal_propagation import SignalPropagation
+from symbreak.callbacks.snapshots import Snapshots
 from symbreak.callbacks.stop_at_level import StopAtLevel
 from symbreak.callbacks.symmetry_breaking import SymmetryBreaking
 from symbreak.callbacks.symmetry_trace import SymmetryTrace
@@ -36,9 +38,11 @@ __all__ = [
     "LotteryTicket",
     "MeanSquare",
     "OrderedDDPStrategy",
+    "Perturbation",
     "RankTrajectory",
     "RoundingNoise",
     "SignalPropagation",
+    "Snapshots",
     "StopAtLevel",
     "SymmetryBreaking",
     "SymmetryTrace",

@@ -30,6 +30,8 @@ class ImageDataModule(LightningDataModule, ABC):
         batch_size: Samples per batch and device.
         seed: Seed of the order and the augmentation; None is the global seed of Lightning's ``seed_everything``, or 0
             without one.
+        order_seed: Seed of the order alone; None is ``seed``.
+        augmentation_seed: Seed of the augmentation alone; None is ``seed``.
         split_seed: Seed of the validation split.
         val_fraction: Share of every class of the training set that is held out for validation; 0 holds out nothing.
         crop_padding: Random crops shift an image by up to this many pixels, reflected at the border; 0 is off.
@@ -40,6 +42,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     batch_size: int = 128
     seed: int | None = None
+    order_seed: int | None = None
+    augmentation_seed: int | None = None
     split_seed: int = 0
     val_fraction: float = 0.1
     crop_padding: int = 4
@@ -58,10 +62,14 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         super().__init__()
         self._device: torch.device | None = None
-        self._seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
+        self._order_seed = seed if self.order_seed is None else self.order_seed
+        self._augmentation_seed = seed if self.augmentation_seed is None else self.augmentation_seed
         bounds = {
             "batch_size": self.batch_size >= 1 or "at least 1",
-            "seed": self._seed >= 0 or "at least 0",
+            "seed": seed >= 0 or "at least 0",
+            "order_seed": self._order_seed >= 0 or "at least 0",
+            "augmentation_seed": self._augmentation_seed >= 0 or "at least 0",
             "split_seed": self.split_seed >= 0 or "at least 0",
             "val_fraction": 0 <= self.val_fraction < 1 or "at least 0 and below 1",
             "crop_padding": 0 <= self.crop_padding < self.image_size or f"from 0 to {self.image_size - 1}",
@@ -103,9 +111,10 @@ class ImageDataModule(LightningDataModule, ABC):
         """Return the augmented training batches of this rank."""
         rank, world_size = self._rank()
         shuffle = not getattr(self.trainer, "overfit_batches", 0)
-        order = TrainingOrder(self._train_indices, self.batch_size, self._seed, rank, world_size, shuffle)
+        order = TrainingOrder(self._train_indices, self.batch_size, self._order_seed, rank, world_size, shuffle)
         augmentation = Augmentation(self.crop_padding, self.flip, self.cutout, self.mixup)
-        return TrainingLoader(self._train, order, augmentation, self._appearance, self.image_size)
+        seed = self._augmentation_seed
+        return TrainingLoader(self._train, order, augmentation, self._appearance, self.image_size, seed)
 
     def val_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
         """Return this rank's share of the validation samples; an empty list where none are held out."""

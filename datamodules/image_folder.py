@@ -86,7 +86,7 @@ class ImageFolderDataModule(ImageDataModule):
             return resident_files(files, device, self.num_workers, Path(self.root, ".symbreak"))
         if split == "train" and self.crop == "resized":
             transform = nn.Sequential(v2.RandomResizedCrop(self.image_size), v2.PILToTensor())
-            training = ImageFiles(folder, paths, labels, transform, mode, self._seed)
+            training = ImageFiles(folder, paths, labels, transform, mode, self._augmentation_seed)
             return StreamedImages(training, files, device, self.num_workers)
         return StreamedImages(files, files, device, self.num_workers)
 

@@ -49,6 +49,7 @@ class TrainingLoader:
         augmentation: What is drawn for each sample.
         appearance: What is done with the draws.
         image_size: Height and width in pixels.
+        augmentation_seed: Seed of the draws.
     """
 
     batch_sampler = None
@@ -60,12 +61,14 @@ class TrainingLoader:
         augmentation: Augmentation,
         appearance: Appearance,
         image_size: int,
+        augmentation_seed: int,
     ) -> None:
         self.source = source
         self.sampler = order
         self.augmentation = augmentation
         self.appearance = appearance
         self.image_size = image_size
+        self.augmentation_seed = augmentation_seed
         self._epoch = 0
         self._position = 0
         self._resuming = False
@@ -91,7 +94,8 @@ class TrainingLoader:
 
     def _chunks(self, epoch: int, first: int, chunk_size: int) -> Iterator[Batch]:
         order, device = self.sampler, self.source.index_device
-        draws = self.augmentation.draw(len(self.source.labels), self.image_size, order.indices, order.seed, epoch)
+        seed = self.augmentation_seed
+        draws = self.augmentation.draw(len(self.source.labels), self.image_size, order.indices, seed, epoch)
         draws = {name: draw.to(device) for name, draw in draws.items()}
         chunks = [rows.flatten() for rows in order.batches().to(device)[first:].split(chunk_size)]
         partners = [draws["partner"][rows] for rows in chunks] if "partner" in draws else None
@@ -109,7 +113,8 @@ class TrainingLoader:
 
     def _identity(self) -> dict[str, int]:
         order = self.sampler
-        return {"samples": len(order.indices), "global_batch_size": order.global_batch_size, "seed": order.seed}
+        sizes = {"samples": len(order.indices), "global_batch_size": order.global_batch_size}
+        return sizes | {"seed": order.seed, "augmentation_seed": self.augmentation_seed}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch, the number of batches handed out in it, and what fixes the order."""
@@ -121,7 +126,8 @@ class TrainingLoader:
         Raises:
             ValueError: If the order is another one in the middle of an epoch, naming what differs.
         """
-        changed = {name: (state_dict[name], now) for name, now in self._identity().items() if state_dict[name] != now}
+        saved = {"augmentation_seed": state_dict["seed"]} | state_dict
+        changed = {name: (saved[name], now) for name, now in self._identity().items() if saved[name] != now}
         if changed and 0 < state_dict["batches"] < len(self):
             differences = ", ".join(f"{name} was {was} and is {now}" for name, (was, now) in changed.items())
             raise ValueError(f"cannot resume in the middle of an epoch with other data: {differences}")

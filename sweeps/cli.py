@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("symbreak.sweeps.audit.command:audit", "find out which operations break symmetry on this machine"),
     "inspect": ("symbreak.sweeps.inspection.command:inspect", "show how diverse the weights of any network are"),
     "agents": ("symbreak.sweeps.engine.agents:agents", "join a sweep at W&B from another machine"),
+    "compare": ("symbreak.sweeps.compare.command:compare", "show how far runs are apart"),
     "report": ("symbreak.sweeps.report.command:report", "show runs in one self-contained HTML page"),
     "dashboard": ("symbreak.sweeps.dashboard.command:dashboard", "make a W&B workspace and report"),
 }

@@ -23,8 +23,9 @@ SHARED_ROOMS = {"run"}
 MADE_OF = {
     "search": {"engine"},
     "engine": {"search", "report"},
-    "report": {"audit"},
+    "report": {"audit", "compare"},
     "audit": {"report"},
+    "compare": {"report"},
 }
 """Rooms that a room's command is made of, beside the shared ones and itself."""
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import PassThroughProfiler
@@ -29,6 +29,7 @@ from symbreak.sweeps.run.outcome import print_run
 from symbreak.sweeps.run.parser import ConfiguredCLI, tree_of
 from symbreak.sweeps.run.progress import ProgressLines
 from symbreak.sweeps.run.resume import Changes, ConfigKeeper, OptimizerOptions, Origin, changes_of
+from symbreak.sweeps.run.seeds import initialize_apart
 from symbreak.sweeps.run.wandb_logging import wandb_logger
 
 HARMLESS = (
@@ -102,10 +103,15 @@ class SymbreakCLI(ConfiguredCLI):
         """
         try:
             super().instantiate_classes()
+            if (seed := self._get(self.config, "seeds.init")) is not None:
+                initialize_apart(self.model, seed, self._build_model)
         except UsageError:
             raise
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise UsageError(explain(str(refusal_in(error)))) from error
+
+    def _build_model(self) -> LightningModule:
+        return self._get(self.parser.instantiate_classes(self.config), "model")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Claim the run's folder, then build the trainer; the processes that it starts inherit the folder."""

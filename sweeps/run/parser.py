@@ -16,7 +16,9 @@ from symbreak.callbacks import (
     Determinism,
     ExactResume,
     FeatureDiversity,
+    Perturbation,
     RoundingNoise,
+    Snapshots,
     SymmetryBreaking,
 )
 from symbreak.datamodules import ImageDataModule
@@ -26,14 +28,18 @@ from symbreak.sweeps.errors import OneLineParser
 from symbreak.sweeps.run.arguments import prepare
 from symbreak.sweeps.run.folder import flatten
 from symbreak.sweeps.run.resume import ConfigKeeper
+from symbreak.sweeps.run.seeds import DATA_SEEDS, Seeds
 from symbreak.sweeps.run.wandb_logging import wandb_logger
 
 CALLBACKS = {
     "determinism": Determinism,
     "acceleration": Acceleration,
+    "seeds": Seeds,
     "rounding_noise": RoundingNoise,
+    "perturbation": Perturbation,
     "feature_diversity": FeatureDiversity,
     "symmetry_breaking": SymmetryBreaking,
+    "snapshots": Snapshots,
     "checkpoint": ModelCheckpoint,
     "exact_resume": ExactResume,
 }
@@ -86,6 +92,9 @@ class ConfiguredCLI(LightningCLI):
         parser.add_function_arguments(wandb_logger, "wandb", skip={"run_dir", "config"})
         for name in ("num_classes", "in_channels"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        parser.link_arguments("seeds.rounding", "rounding_noise.seed")
+        for source, key in DATA_SEEDS.items():
+            parser.link_arguments(f"seeds.{source}", f"data.init_args.{key}")
         parser.set_defaults(DEFAULTS)
 
 

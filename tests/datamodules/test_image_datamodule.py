@@ -80,8 +80,10 @@ def test_a_sample_looks_the_same_whatever_the_batch_size_and_the_number_of_ranks
     size = 24 // world_size
     images, labels = [], []
     for rank in range(world_size):
-        order = TrainingOrder(data._train_indices, size, data._seed, rank, world_size)
-        loader = TrainingLoader(data._train, order, reference.augmentation, reference.appearance, 8)
+        order = TrainingOrder(data._train_indices, size, reference.sampler.seed, rank, world_size)
+        loader = TrainingLoader(
+            data._train, order, reference.augmentation, reference.appearance, 8, reference.augmentation_seed
+        )
         ours = batches(loader, epoch=1)
         images.append(torch.stack([batch[0] for batch in ours]))
         labels.append(torch.stack([batch[1] for batch in ours]))

@@ -1,0 +1,1 @@
+"""`symbreak compare`: how far runs are apart."""
