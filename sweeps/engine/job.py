@@ -110,8 +110,7 @@ def leave(code: int) -> NoReturn:
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
-    sys.stdout.flush()
-    os._exit(code)
+    sys.exit(code)
 
 
 def run_from_pipe() -> NoReturn:

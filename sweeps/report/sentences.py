@@ -134,7 +134,7 @@ def _law(law: NoiseLaw) -> Iterator[Sentence]:
 
 def _correlations(table: RunTable) -> Iterator[Sentence]:
     """Compare where He's initialisation ends with where the arms that escaped from symmetry end."""
-    inits = [key for key in table.runs if str(key).rsplit(".", 1)[-1] in ("init", "scheme")]
+    inits = [key for key in table.runs if str(key).rsplit(".", 1)[-1] == "init"]
     if not inits:
         return
     he = table.runs[inits].isin(_HE_NAMES).any(axis=1)

@@ -18,7 +18,7 @@ def fit(folder, steps=9, ckpt_path=None, seen=None, **options):
             return super().training_step(batch)
 
     torch.manual_seed(0)
-    module = Noting(depth=2, width=4, in_channels=1, scheme="he")
+    module = Noting(depth=2, width=4, in_channels=1, init="he")
     data = DigitsDataModule(batch_size=64, seed=0)
     trainer, _ = train(module, [Snapshots(dirpath=str(folder), **options)], steps, data, ckpt_path)
     return trainer, module, data

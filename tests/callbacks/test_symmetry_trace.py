@@ -63,7 +63,7 @@ def test_rounding_noise_is_found_in_its_callback(accumulate):
     assert cause is not None
     assert (cause.kind, cause.place.phase) == ("randomness", "between backward and optimizer")
     assert cause.place.line is not None
-    assert cause.place.line.function == "RoundingNoise.on_before_optimizer_step"
+    assert cause.place.line.function.partition(".")[0] == "RoundingNoise"
     assert watch.found.exact
 
 

@@ -16,7 +16,7 @@ NETWORKS = {
     "LeakyNet": lambda: LeakyNet(depth=7, widen_factor=1, init="h_hhh", in_channels=1),
     "ResNet": lambda: ResNet(depth=8, family="cifar", in_channels=1),
     "ResNet without norm": lambda: ResNet(depth=8, family="cifar", norm="scalar", in_channels=1),
-    "MLP": lambda: MLP(depth=4, width=32, in_channels=1, scheme="he"),
+    "MLP": lambda: MLP(depth=4, width=32, in_channels=1, init="he"),
 }
 GROUPS = {
     # a residual stream per width, the first of them with the stem
