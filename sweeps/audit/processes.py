@@ -33,7 +33,9 @@ def run_ranks(function: Callable[..., Any], world_size: int, *arguments: Any, ba
     Raises:
         torch.multiprocessing.ProcessRaisedException: When a rank fails; the others are stopped.
     """
-    multiprocessing.set_forkserver_preload(["callbacks", "lightning_modules", "datamodules", __name__])
+    multiprocessing.set_forkserver_preload(
+        ["symbreak.callbacks", "symbreak.lightning_modules", "symbreak.datamodules", __name__]
+    )
     with tempfile.TemporaryDirectory() as folder:
         rank_arguments = (world_size, backend, folder, function, arguments)
         start_processes(_rank, rank_arguments, world_size, start_method="forkserver")

@@ -1,6 +1,8 @@
 """What every measuring callback promises, whatever it measures."""
 
+import math
 import re
+from functools import partial
 from typing import cast
 
 import pytest
@@ -13,7 +15,16 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torchvision.models import resnet18
 from torchvision.models.vision_transformer import VisionTransformer
 
-from symbreak.callbacks import FeatureDiversity, RankTrajectory, SignalPropagation, SymmetryBreaking
+from symbreak.callbacks import (
+    ExactResume,
+    FeatureDiversity,
+    LotteryTicket,
+    RankTrajectory,
+    RoundingNoise,
+    SignalPropagation,
+    StopAtLevel,
+    SymmetryBreaking,
+)
 
 CALLBACKS = [FeatureDiversity, RankTrajectory, SignalPropagation, SymmetryBreaking]
 RARE = {f"symmetry/{name}" for name in ("broken_step", "escape_step", "diverged_step", "growth_rate", "growth_rate_r2")}
@@ -215,7 +226,24 @@ def test_a_network_without_layers_is_refused(kind):
         train(Nothing(), [kind()])
 
 
-@pytest.mark.parametrize("kind", CALLBACKS)
-def test_numbers_out_of_range_are_refused(kind):
-    with pytest.raises(ValueError, match="every_n_steps must be at least 1"):
-        kind(every_n_steps=0)
+def test_every_number_has_its_range():
+    """Each row: callback, argument, refused values, values at the edge that are allowed."""
+    for kind, name, refused, allowed in (
+        *((kind, "every_n_steps", (0, -1), (1, None)) for kind in CALLBACKS),
+        *((kind, "samples", (0, -3), (1,)) for kind in CALLBACKS if kind is not RankTrajectory),
+        (FeatureDiversity, "per_doubling", (0, -1), (1,)),
+        (RankTrajectory, "per_doubling", (0, -1), (1,)),
+        (SymmetryBreaking, "threshold", (0, 1, -0.1, math.nan), (1e-9, 0.999)),
+        (SymmetryBreaking, "stop_after_break", (-1,), (0, None)),
+        (RoundingNoise, "ulps", (-1, math.nan, math.inf), (0, 1e-3)),
+        (ExactResume, "every_n_steps", (-1,), (0,)),
+        (partial(StopAtLevel, 0.9), "times", (0, -1), (1,)),
+        (LotteryTicket, "amount", (0, 1, math.nan), (0.01, 0.99)),
+        (LotteryTicket, "rounds", (0, -1), (1,)),
+        (LotteryTicket, "every_n_epochs", (0, -1), (1,)),
+    ):
+        for value in refused:
+            with pytest.raises(ValueError, match=str(value)):
+                kind(**{name: value})
+        for value in allowed:
+            kind(**{name: value})

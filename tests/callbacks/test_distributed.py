@@ -1,10 +1,29 @@
+import warnings
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 import torch
 import torch.distributed as dist
 from pytorch_lightning import seed_everything
+from tests.callbacks.training import MemoryLogger
 from tests.ddp.training import fit
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.distributed_c10d import _world
+from torch.distributed.tensor import Shard, distribute_tensor
 
-from symbreak.callbacks import Determinism, InputCosine, MeanSquare, RankTrajectory, SignalPropagation, SymmetryBreaking
+from symbreak.callbacks import (
+    Determinism,
+    ExactResume,
+    FeatureDiversity,
+    InputCosine,
+    MeanSquare,
+    OrderedDDPStrategy,
+    RankTrajectory,
+    SignalPropagation,
+    SymmetryBreaking,
+)
 from symbreak.callbacks.signal_propagation import sum_over_ranks
 from symbreak.lightning_modules import ConstNet
 from symbreak.sweeps.audit.processes import run_ranks
@@ -48,3 +67,48 @@ def added_up():
 
 def test_only_what_every_rank_has_updated_alike_is_added_up():
     assert run_ranks(added_up, 2) == [([True, False, False, True], 14 / 5, 66 / 5)] * 2
+
+
+def gathered():
+    """What a measurement of sharded weights logs, on a trainer that knows nothing but its rank."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 3))
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for layer, axis in zip(network, (0, 1), strict=True):
+        layer.weight = torch.nn.Parameter(distribute_tensor(layer.weight.detach(), mesh, [Shard(axis)]))
+    logger = MemoryLogger()
+    zero = dist.get_rank() == 0
+    trainer: Any = SimpleNamespace(global_step=4, is_global_zero=zero, world_size=2, loggers=[logger])
+    for callback in (SymmetryBreaking(), RankTrajectory(), FeatureDiversity()):
+        callback.setup(trainer, cast(Any, network), "fit")
+        callback.on_fit_start(trainer, cast(Any, network))
+        callback.on_train_end(trainer, cast(Any, network))
+    return logger.rows
+
+
+def test_sharded_weights_are_gathered_on_all_ranks_and_logged_by_one():
+    (expected,), (rows, other) = run_ranks(gathered, 1), run_ranks(gathered, 2)
+    assert other == []
+    assert rows == expected
+    assert rows[0][1]["symmetry/distinct_filters/0"] == 5
+
+
+def ordered_strategy():
+    """How DDP was called, and the process groups before and after a fit."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        options = {"static_graph": True, "gradient_as_bucket_view": True, "timeout": timedelta(seconds=77)}
+        strategy = OrderedDDPStrategy(**options)
+        module = ConstNet(depth=7, widen_factor=1, in_channels=1, init="he")
+        before = len(_world.pg_map)
+        fit(module, [ExactResume()], steps=2, strategy=strategy)
+    deprecated = [str(each.message) for each in caught if "deprecated" in str(each.message)]
+    return before == len(_world.pg_map), strategy._ddp_kwargs, strategy._timeout, deprecated
+
+
+def test_the_ordered_strategy_passes_options_on_warns_of_nothing_and_leaves_no_group():
+    for same_groups, options, timeout, deprecated in run_ranks(ordered_strategy, 2):
+        assert same_groups
+        assert options["static_graph"] is options["gradient_as_bucket_view"] is True
+        assert timeout == timedelta(seconds=77)
+        assert not [text for text in deprecated if "all_gather" in text]

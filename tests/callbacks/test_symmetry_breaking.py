@@ -132,9 +132,10 @@ def test_the_output_layer_is_the_one_that_ran_last_even_if_it_ran_first_too():
 
 
 def test_a_tied_weight_counts_once_in_the_mean():
-    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 192), nn.ReLU(), nn.Linear(192, 192), nn.Linear(192, 10))
-    network[3].weight = network[1].weight
-    nn.init.zeros_(network.get_parameter("4.weight"))
+    one, other, head = nn.Linear(192, 192), nn.Linear(192, 192), nn.Linear(192, 10)
+    other.weight = one.weight
+    nn.init.zeros_(head.weight)
+    network = nn.Sequential(nn.Flatten(), one, nn.ReLU(), other, head)
     _, logger = train(Wrapped(network, 0.0), [SymmetryBreaking(every_n_steps=1)], steps=1)
     assert "symmetry/distinct_filters/network.3" not in logger.keys("symmetry")
     assert "symmetry/feature_asymmetry/network.3" in logger.keys("symmetry")

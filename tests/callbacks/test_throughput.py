@@ -8,6 +8,7 @@ from pytorch_lightning import Callback
 from pytorch_lightning.profilers import PassThroughProfiler, SimpleProfiler
 from tests.callbacks.training import Wrapped, images, train
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from symbreak.callbacks import ExactResume, Throughput
@@ -154,3 +155,19 @@ def test_peaks_of_the_device():
 def test_the_profiler_is_given_back_whatever_else_listened(tmp_path, order):
     trainer: Any = train(Wrapped(network()), [Throughput(), ExactResume(str(tmp_path))][::order], steps=2)[0]
     assert type(trainer.profiler) is PassThroughProfiler
+
+
+def test_a_compiled_network_compiles_in_the_first_batch_which_is_not_counted():
+    """Counting operations would postpone compilation to the second batch, the first that is logged."""
+    torch._dynamo.reset()
+    counter, compiled = CompileCounterWithBackend("eager"), []
+
+    class Watching(Wrapped):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            compiled.append(counter.frame_count)
+
+    module = Watching(torch.compile(network(), backend=counter))
+    _, logger = train(module, [Throughput()], steps=4)
+    assert compiled == [1, 1, 1, 1]
+    assert "throughput/step_seconds" in logger.keys("throughput")
+    assert "throughput/flops_per_second" not in logger.keys("throughput")

@@ -25,16 +25,16 @@ def be_a_rank():
     rank_zero_only.rank = dist.get_rank()
 
 
-def fit(module: LightningModule, callbacks=(), steps=4, ordered=False, test=False):
+def fit(module: LightningModule, callbacks=(), steps=4, ordered=False, test=False, strategy=None):
     """Train on digits over all ranks; return the trainer and what this rank's logger received."""
     be_a_rank()
     logger, world_size = MemoryLogger(), dist.get_world_size()
-    strategy = OrderedDDPStrategy if ordered else DDPStrategy
+    kind = OrderedDDPStrategy if ordered else DDPStrategy
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
         devices=world_size,
-        strategy=strategy(process_group_backend="gloo"),
+        strategy=strategy or kind(process_group_backend="gloo"),
         callbacks=list(callbacks),
         logger=logger,
         log_every_n_steps=2,

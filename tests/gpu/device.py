@@ -1,6 +1,7 @@
 """What the tests on CUDA devices share; training happens in fresh processes, because modes belong to a process."""
 
 import multiprocessing
+import statistics
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +23,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 def fresh(function, *arguments):
     """Call a function in a new process, whose cuBLAS has not read its environment yet."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["callbacks", "lightning_modules", "datamodules"])
+    context.set_forkserver_preload(["symbreak.callbacks", "symbreak.lightning_modules", "symbreak.datamodules"])
     with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -132,10 +133,15 @@ def synchronisations(mode, watched, waiting=False):
     return counter.count
 
 
-def milliseconds_per_step(mode, watched):
-    timer = Timer()
-    train(mode, 60, [timer, *(monitors() if watched else [])])
-    return timer.milliseconds
+def milliseconds_per_step(mode, *watched):
+    """Milliseconds of a step for each choice of monitors, which take turns in one process; medians of five."""
+    found = [[] for _ in watched]
+    for _ in range(5):
+        for times, each in zip(found, watched, strict=True):
+            timer = Timer()
+            train(mode, 60, [timer, *(monitors() if each else [])])
+            times.append(timer.milliseconds)
+    return [statistics.median(times) for times in found]
 
 
 def zero_const_net(mode, steps):
