@@ -1,4 +1,4 @@
-"""The same function on several ranks of a process group."""
+"""Call a function on each rank of a process group."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_ranks(function: Callable[..., Any], world_size: int, *arguments: Any, ba
     Raises:
         torch.multiprocessing.ProcessRaisedException: When a rank fails; the others are stopped.
     """
-    multiprocessing.set_forkserver_preload(["callbacks", "lightning_modules", "datamodules", __name__])
+    multiprocessing.set_forkserver_preload(["symbreak.callbacks", __name__])
     with tempfile.TemporaryDirectory() as folder:
         rank_arguments = (world_size, backend, folder, function, arguments)
         start_processes(_rank, rank_arguments, world_size, start_method="forkserver")
