@@ -1,4 +1,4 @@
-"""Is a result the same bits every time, and are its channels the same bits as each other?"""
+"""Compare the bits of a result over repetitions (repeatable) and over its channels (symmetric)."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def repeat(build: Callable[[], Run], repeats: int) -> list[Tensor]:
     """
     run = build()
     outputs = [run() for _ in range(1 + repeats // 2)]
-    litter = []
+    allocations = []  # kept, so that later inputs lie at other addresses
     for turn in range(repeats - repeats // 2):
-        litter.append(_other_work(outputs[0].device, turn))
+        allocations.append(_other_work(outputs[0].device, turn))
         outputs.append(build()())
     return outputs
 

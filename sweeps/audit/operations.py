@@ -62,7 +62,7 @@ def _gradient(output: Tensor, source: Tensor, upstream: Tensor) -> Tensor:
 
 
 def _layer(which: str, kernel: int, inputs: Inputs) -> Run:
-    """A convolution with same padding (kernel > 0) or a linear layer (0), as many channels in as out."""
+    """Return a convolution with same padding (kernel > 0) or a linear layer (0), as many channels in as out."""
     batch, channels, *image = inputs.shape
     grid = [*image] if kernel else []
     identical = {"forward": (None, 0, None), "input_grad": (None, 1, None), "filter_grad": (None, None, 1)}

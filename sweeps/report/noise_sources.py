@@ -13,7 +13,7 @@ STRATEGY = "trainer.strategy"
 FLOAT32 = (None, "32-true", "32", 32)
 ORDERED = ("OrderedDDPStrategy", "ordered_all_reduce")
 ALL_REDUCE = ("auto", "ddp")
-"""Names of strategies that average gradients by a plain all-reduce begin so."""
+"""How the names of strategies begin that average gradients by a plain all-reduce."""
 
 
 @dataclass(frozen=True)

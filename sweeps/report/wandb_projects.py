@@ -22,9 +22,10 @@ def read_project(project: str) -> list[Run | Skipped]:
     import wandb
 
     try:
-        return [read_online(run) for run in wandb.Api().runs(project)]
+        runs = list(wandb.Api().runs(project))
     except (wandb.Error, ValueError) as error:
         raise UsageError(f"cannot read the W&B project {project}: {error}") from error
+    return [read_online(run) for run in runs]
 
 
 def read_online(run: Any) -> Run | Skipped:

@@ -11,8 +11,8 @@ from symbreak.sweeps.report.table import load_runs
 
 
 @pytest.fixture(scope="session")
-def real_runs(tmp_path_factory):
-    """Folder of runs that `symbreak fit` made: finished, preempted, killed, failed, resumed, over two ranks.
+def real_folder(tmp_path_factory):
+    """Folder of runs that `symbreak fit` made.
 
     All test processes of a session share one; tests that change a run work on a copy.
     """
@@ -24,6 +24,12 @@ def real_runs(tmp_path_factory):
             made = subprocess.run(command, capture_output=True, text=True)
             assert made.returncode == 0, made.stderr
     return root
+
+
+@pytest.fixture(scope="session")
+def real_runs(real_folder):
+    """Runs of one sweep: finished, preempted, killed, failed, resumed, over two ranks."""
+    return real_folder / "sweep"
 
 
 @pytest.fixture(scope="session")

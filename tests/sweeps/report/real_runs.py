@@ -44,6 +44,7 @@ RUNS = {
     "8-ranks": ("--trainer.devices=2", "--trainer.strategy.class_path=symbreak.callbacks.OrderedDDPStrategy"),
     "9-threshold": (f"{NOISE}0.03", "--symmetry_breaking.threshold=0.5"),
 }
+DIVERGED = (f"{NOISE}0.03", "--optimizer.init_args.lr=1e6")
 ENDS = {"3-preempted": "preempt", "4-killed": "kill", "5-failed": "fail", "6-resumed": "preempt"}
 
 
@@ -69,9 +70,11 @@ class EndAt(Callback):
 
 
 def make(root: Path) -> None:
-    """Make all runs below a folder."""
+    """Make `RUNS` as if of one sweep, and beside them a run that diverges."""
     import_module("symbreak.sweeps.run.command")  # the heavy imports, before the forks
     os.environ["WANDB_MODE"] = "disabled"
+    run([*FIT, *DIVERGED, f"--run.dir={root / 'diverged'}"])
+    root = root / "sweep"
     for name in RUNS:
         run(words(root, name), ranks=2 if name == "8-ranks" else 1)
     checkpoint = latest_checkpoint(root / "6-resumed")

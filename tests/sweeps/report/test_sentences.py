@@ -4,6 +4,8 @@ import shutil
 
 from tests.sweeps.report.example_runs import config_of, write_run
 
+from symbreak.sweeps.report.figures.symmetry import growth
+from symbreak.sweeps.report.grids import by_run
 from symbreak.sweeps.report.sentences import sentences
 from symbreak.sweeps.report.table import load_runs, tabulate
 
@@ -77,7 +79,21 @@ def test_a_run_that_went_on_elsewhere_did_not_differ_from_the_start(real_runs, t
     assert re.match(r"escaped from symmetry .* at step 50;", sentence.text)
 
 
-def test_divergence_is_an_event(tmp_path):
+def test_a_run_that_diverged_is_said_to_have(real_folder):
+    table = load_runs([real_folder / "diverged"])
+    step = json.loads((real_folder / "diverged" / "summary.json").read_text())["symmetry/diverged_step"]
+    (sentence,) = sentences(table)
+    assert f"; diverged at step {step:.0f};" in sentence.text
+    grid = by_run(table)
+    assert grid.rows[0][grid.columns.index("diverged step")].text == f"{step:.0f}"
+    figure = growth(table)
+    assert figure is not None
+    marks = [trace for trace in figure.plot.to_plotly_json()["data"] if trace.get("marker", {}).get("symbol") == "x"]
+    assert [list(mark["x"]) for mark in marks] == [[step]]
+    assert "diverged" in marks[0]["hovertemplate"]
+
+
+def test_divergence_is_counted_over_an_arm(tmp_path):
     for number in range(3):
         folder = write_run(tmp_path / str(number), config_of(number, noise=1e-3), 200)
         summary = json.loads((folder / "summary.json").read_text())

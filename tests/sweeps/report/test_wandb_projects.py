@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import wandb
 
+from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.report.wandb_projects import online_history, read_online, read_project
 from symbreak.sweeps.run.record import Run, Skipped
 
@@ -59,3 +60,12 @@ def test_a_project_is_read_run_by_run_and_refusals_are_one_line(monkeypatch):
     monkeypatch.setattr(wandb, "Api", refuse)
     with pytest.raises(ValueError, match="cannot read the W&B project me/project: No API key"):
         read_project("me/project")
+
+
+def test_a_mistake_while_reading_is_no_refusal_of_the_server(monkeypatch):
+    monkeypatch.setattr(
+        wandb, "Api", lambda: SimpleNamespace(runs=lambda _: [online(scan_history=lambda: [float("x")])])
+    )
+    with pytest.raises(ValueError, match="could not convert") as raised:
+        read_project("me/project")
+    assert not isinstance(raised.value, UsageError)
