@@ -23,6 +23,7 @@ class Page:
         facts: One line about the number and state of runs.
         sentences: What the runs show.
         arms: Table of arms.
+        ledger: Table of sources of randomness.
         runs: Table of runs.
         figures: In order; figures of one section stand together.
         skipped: Folders left out.
@@ -35,6 +36,7 @@ class Page:
     facts: str
     sentences: Sequence[Sentence] = ()
     arms: Grid = field(default_factory=lambda: Grid([], []))
+    ledger: Grid = field(default_factory=lambda: Grid([], []))
     runs: Grid = field(default_factory=lambda: Grid([], []))
     figures: Sequence[Figure] = ()
     skipped: Sequence[Skipped] = ()
@@ -49,6 +51,7 @@ def render(page: Page) -> str:
     present = [
         ("Findings", page.sentences),
         ("Arms", page.arms.rows),
+        ("Noise ledger", page.ledger.rows),
         *figures,
         ("Runs", page.runs.rows),
         ("Left out", page.skipped),
