@@ -1,5 +1,6 @@
 """TransformerLM: a decoder-only transformer whose units can be made copies, at the start or during training."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -194,6 +195,6 @@ class TransformerLM(LanguageModel):
                 torch.nn.init.zeros_(parameter)
 
 
-def _check_bounds(values: dict[str, float], low: float) -> None:
+def _check_bounds(values: Mapping[str, float], low: float) -> None:
     for name, value in values.items():
         check_range(name, value, low)

@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from symbreak.lightning_modules import LowRank, MixtureOfExperts, tie_heads_, up
 from symbreak.lightning_modules.transformer import CausalSelfAttention, feed_forward
 
 
-def mlp():
+def mlp() -> Any:
     return nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3))
 
 
@@ -65,15 +66,16 @@ def test_what_cannot_be_widened_is_refused(layer, factor, message):
 
 @pytest.mark.parametrize("top_k", [1, 2, 4])
 def test_upcycling_keeps_the_function_for_any_number_of_chosen_experts(top_k):
-    block, x = feed_forward(8, 16, 0.0), torch.randn(2, 5, 8)
-    mixture = upcycle_(block, 4, top_k=top_k)
+    block: Any = feed_forward(8, 16, 0.0)
+    x = torch.randn(2, 5, 8)
+    mixture: Any = upcycle_(block, 4, top_k=top_k)
     torch.testing.assert_close(mixture(x), block(x))
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_drop_upcycling_draws_a_share_of_the_hidden_units_anew(share):
-    block = feed_forward(8, 16, 0.0)
-    mixture = upcycle_(block, 3, reinitialize=share, top_k=1)
+    block: Any = feed_forward(8, 16, 0.0)
+    mixture: Any = upcycle_(block, 3, reinitialize=share, top_k=1)
     drawn = set()
     for expert in mixture.experts:
         first, last = expert[0].weight != block[0].weight, expert[3].weight != block[3].weight
@@ -119,19 +121,19 @@ def router_of(mixture, rows):
 
 @pytest.mark.parametrize(("equal_gates", "separated"), [(True, False), (False, True)])
 def test_copied_experts_stay_equal_under_identical_gates_and_separate_at_once_under_others(equal_gates, separated):
-    mixture = upcycle_(feed_forward(8, 16, 0.0), 2, top_k=2)
+    mixture: Any = upcycle_(feed_forward(8, 16, 0.0), 2, top_k=2)
     router_of(mixture, torch.randn(1, 8).expand(2, 8) if equal_gates else torch.randn(2, 8))
     optimizer = torch.optim.AdamW(mixture.parameters(), lr=0.01)
     for _ in range(1 if separated else 50):
         optimizer.zero_grad()
         mixture(torch.randn(4, 7, 8)).square().mean().backward()
         optimizer.step()
-    first, second = (expert[0].weight for expert in mixture.experts)
+    first, second = (expert.get_parameter("0.weight") for expert in mixture.experts)
     assert torch.equal(first, second) is not separated
 
 
 def test_only_the_largest_gates_count_and_balance_is_1_where_tokens_are_spread_evenly():
-    experts = [nn.Linear(2, 2, bias=False) for _ in range(2)]
+    experts: Any = [nn.Linear(2, 2, bias=False) for _ in range(2)]
     mixture = MixtureOfExperts(experts, 2, top_k=1)
     router_of(mixture, torch.eye(2))
     x = torch.tensor([[3.0, 0.0], [0.0, 3.0]])

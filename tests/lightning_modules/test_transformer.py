@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from symbreak.lightning_modules import MixtureOfExperts, TransformerLM
 
-SMALL = {"num_classes": 11, "context": 8, "depth": 2, "width": 16, "num_heads": 2, "hidden": 24}
+SMALL: dict[str, Any] = {"num_classes": 11, "context": 8, "depth": 2, "width": 16, "num_heads": 2, "hidden": 24}
 
 
 @pytest.fixture

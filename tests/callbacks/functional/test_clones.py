@@ -1,4 +1,5 @@
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def plant(module, kind, pair, full):
         reader = f"{name}.out_proj.weight"
     else:
         name = "blocks.1.feed_forward"
-        experts = module.get_submodule(f"{name}.experts")
+        experts: Any = module.get_submodule(f"{name}.experts")
         experts[target].load_state_dict(experts[source].state_dict())
         if full:
             copy_rows(module, [f"{name}.router.weight"], source, target)
@@ -129,7 +130,7 @@ def test_channels_of_a_residual_stream_are_copies_only_if_every_layer_that_write
 
 def test_near_copies_need_a_tolerance():
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    module: Any = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
     copy_rows(module, ["0.weight", "0.bias"], 1, 4)
     with torch.no_grad():
         module[0].weight[4, 0] += 1e-4
@@ -139,7 +140,7 @@ def test_near_copies_need_a_tolerance():
         find_clones(module, tolerance=-1)
 
 
-def symmetric_pair(equal_outgoing=True):
+def symmetric_pair(equal_outgoing=True) -> Any:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4))
     copy_rows(module, ["0.weight", "0.bias"], 2, 11)
@@ -171,7 +172,7 @@ def test_a_fully_symmetric_pair_keeps_equal_bits_for_200_steps_and_another_separ
 
 
 def test_different_momentum_and_dropout_are_named_as_what_separates():
-    module = nn.Sequential(*symmetric_pair(), nn.Dropout(0.1))
+    module: Any = nn.Sequential(*symmetric_pair(), nn.Dropout(0.1))
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
     update(module, optimizer)
     assert [group.verdict for group in find_clones(module, optimizer) if group.members == (2, 11)] == ["dropout"]
