@@ -3,6 +3,7 @@
 from symbreak.datamodules.digits import DigitsDataModule
 from symbreak.datamodules.image_datamodule import ImageDataModule
 from symbreak.datamodules.image_folder import ImageFolderDataModule
+from symbreak.datamodules.text import TextDataModule
 from symbreak.datamodules.vision import (
     CIFAR10DataModule,
     CIFAR100DataModule,
@@ -19,5 +20,6 @@ __all__ = [
     "ImageDataModule",
     "ImageFolderDataModule",
     "SVHNDataModule",
+    "TextDataModule",
     "VisionDataModule",
 ]

@@ -1,5 +1,6 @@
 """The measures as pure functions on tensors: torch alone, and no waiting for the device."""
 
+from symbreak.callbacks.functional.clones import CloneGroup, find_clones
 from symbreak.callbacks.functional.correlation import (
     backward_correlation,
     cross_layer_correlation,
@@ -12,10 +13,13 @@ from symbreak.callbacks.functional.distinct import distinct_rows
 from symbreak.callbacks.functional.propagation import input_cosine, mean_square
 from symbreak.callbacks.functional.rank import effective_rank, numerical_rank, stable_rank
 from symbreak.callbacks.functional.symmetry import Growth, asymmetry, growth
+from symbreak.callbacks.functional.units import Units, find_units
 from symbreak.callbacks.functional.weight_correlations import WeightCorrelations, weight_correlations
 
 __all__ = [
+    "CloneGroup",
     "Growth",
+    "Units",
     "WeightCorrelations",
     "asymmetry",
     "backward_correlation",
@@ -23,6 +27,8 @@ __all__ = [
     "distinct_rows",
     "effective_rank",
     "feature_correlation",
+    "find_clones",
+    "find_units",
     "forward_correlation",
     "growth",
     "input_cosine",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from torch.optim import Optimizer
@@ -21,8 +22,6 @@ from symbreak.callbacks import (
     Snapshots,
     SymmetryBreaking,
 )
-from symbreak.datamodules import ImageDataModule
-from symbreak.lightning_modules import ImageClassifier
 from symbreak.lightning_modules.classifier import SGD_DEFAULTS
 from symbreak.sweeps.errors import OneLineParser
 from symbreak.sweeps.run.arguments import prepare
@@ -64,8 +63,8 @@ class ConfiguredCLI(LightningCLI):
 
     def __init__(self, args: ArgsType = None) -> None:
         super().__init__(
-            ImageClassifier,
-            ImageDataModule,
+            LightningModule,
+            LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,

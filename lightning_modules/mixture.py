@@ -1,0 +1,59 @@
+"""Mixtures of experts: feed-forward blocks of which a router chooses a few for each token."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from symbreak.lightning_modules.checks import check_range
+
+
+class MixtureOfExperts(nn.Module):
+    """Return sum_e g_e(x) E_e(x) over the ``top_k`` experts with the largest router logits r = R x + noise.
+
+    g is the softmax of r over the chosen experts and 0 elsewhere, so gates add up to 1. Every expert sees every token:
+    the number of tokens of an expert is known to the device alone, and reading it would stop the queue of kernels.
+
+    Shapes: x is (..., width), as is the output.
+
+    Source: Shazeer et al., "Outrageously Large Neural Networks", ICLR 2017; the balance loss: Fedus, Zoph, Shazeer,
+    "Switch Transformers", JMLR 2022, eq. 4.
+
+    Args:
+        experts: modules of equal shapes, width to width.
+        width: size of x.
+        top_k: experts per token.
+        router_noise: standard deviation of Gaussian noise on the logits while training.
+
+    Attributes:
+        balance_loss: E sum_e f_e P_e of the last forward pass, with f_e the share of choices that fell on expert e and
+            P_e its mean probability; 1 where tokens are spread evenly.
+
+    Raises:
+        ValueError: for fewer than one expert, or ``top_k`` or noise out of range.
+    """
+
+    balance_loss: Tensor
+
+    def __init__(self, experts: Sequence[nn.Module], width: int, top_k: int = 2, router_noise: float = 0.0) -> None:
+        super().__init__()
+        check_range("experts", len(experts), 1)
+        check_range("top_k", top_k, 1, len(experts))
+        check_range("router_noise", router_noise, 0)
+        self.experts = nn.ModuleList(experts)
+        self.router = nn.Linear(width, len(experts), bias=False)
+        self.top_k, self.router_noise = top_k, router_noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (..., width) of tokens (..., width)."""
+        logits = self.router(x)
+        if self.training and self.router_noise:
+            logits = logits + self.router_noise * torch.randn_like(logits)
+        best, chosen = logits.topk(self.top_k, dim=-1)
+        gates = torch.zeros_like(logits).scatter(-1, chosen, best.softmax(-1))
+        count = len(self.experts)
+        tokens = tuple(range(logits.ndim - 1))
+        share = torch.zeros_like(logits).scatter(-1, chosen, 1 / self.top_k).mean(tokens)
+        self.balance_loss = count * (share * logits.softmax(-1).mean(tokens)).sum()
+        outputs = [gate.unsqueeze(-1) * expert(x) for gate, expert in zip(gates.unbind(-1), self.experts, strict=True)]
+        return torch.stack(outputs).sum(0)
