@@ -82,6 +82,43 @@ def _layer(which: str, kernel: int, inputs: Inputs) -> Run:
     return run
 
 
+def _grouped(which: str, inputs: Inputs) -> Run:
+    """A 3x3 convolution in two groups, whose inputs, filters and upstream gradients equal each other's."""
+    batch, channels, *image = inputs.shape
+    half = channels // 2
+    w_axis = {"forward": 0, "input_grad": 1, "filter_grad": None}[which]
+    x = inputs.random(batch, half, *image).repeat(1, 2, 1, 1).requires_grad_()
+    weight = inputs.random(half, half, 3, 3, key=1, identical=w_axis).repeat(2, 1, 1, 1).requires_grad_()
+    upstream = inputs.random(batch, half, *image, key=2, identical=1 if which == "filter_grad" else None)
+    upstream = upstream.repeat(1, 2, 1, 1)
+
+    def run() -> Tensor:
+        output = F.conv2d(x, weight, padding=1, groups=2)
+        if which == "forward":
+            return output.detach().movedim(1, 0)
+        gradient = _gradient(output, x if which == "input_grad" else weight, upstream)
+        return gradient if which == "filter_grad" else gradient.movedim(1, 0)
+
+    return run
+
+
+def _batched(which: str, inputs: Inputs) -> Run:
+    """`bmm` of (4, batch, channels) and (4, channels, channels), as of four replicas of a linear layer."""
+    batch, channels = inputs.shape[:2]
+    identical = {"forward": (None, 2), "input_grad": (None, 1), "weight_grad": (None, None)}[which]
+    x = inputs.random(4, batch, channels, identical=identical[0]).requires_grad_()
+    weight = inputs.random(4, channels, channels, key=1, identical=identical[1]).requires_grad_()
+    upstream = inputs.random(4, batch, channels, key=2, identical=2 if which == "weight_grad" else None)
+
+    def run() -> Tensor:
+        output = torch.bmm(x, weight)
+        if which == "forward":
+            return output.detach().movedim(2, 0)
+        return _gradient(output, x if which == "input_grad" else weight, upstream).movedim(2, 0)
+
+    return run
+
+
 def _channelwise(function: Callable[[Tensor], Tensor], backward: bool, inputs: Inputs) -> Run:
     x = inputs.random(*inputs.shape, identical=1).requires_grad_()
     upstream = inputs.random(*function(x).shape, key=1, identical=1)
@@ -135,6 +172,11 @@ _LAYER_SYMMETRY = {
     "filter_grad": "identical upstream gradients of the output channels: identical gradients of the filters",
     "column_grad": "identical input channels: identical weight gradients towards each input channel",
 }
+_BATCHED_SYMMETRY = {
+    "forward": "identical columns of the second factor in each batch: identical columns of the product",
+    "input_grad": "identical rows of the second factor: identical columns of the first one's gradient",
+    "weight_grad": "identical upstream columns: identical columns of the second factor's gradient",
+}
 _LAYERS = {"conv3x3": 3, "conv1x1": 1, "linear": 0}
 _CHANNELWISE: dict[str, Callable[[Tensor], Tensor]] = {
     "batch_norm": _normalise,
@@ -163,11 +205,23 @@ def _all_operations() -> Sequence[Operation]:
         for name, function in _CHANNELWISE.items()
         for backward in (False, True)
     ]
+    grouped = [
+        Operation(
+            f"grouped_conv3x3_{which}", f"identical groups, and {_LAYER_SYMMETRY[which]}", partial(_grouped, which)
+        )
+        for which in ("forward", "input_grad", "filter_grad")
+    ]
+    batched = [
+        Operation(f"bmm_{which}", symmetry, partial(_batched, which), images=False)
+        for which, symmetry in _BATCHED_SYMMETRY.items()
+    ]
     norm = "identical input channels and upstream gradients: identical gradients of scale and shift"
     loss = "identical logits of all classes but the target: identical gradients of theirs"
     rules = {"sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4), "adamw": torch.optim.AdamW}
     return [
         *layers,
+        *grouped,
+        *batched,
         *channelwise,
         Operation("batch_norm_parameter_grad", norm, _norm_parameter_grad),
         Operation("cross_entropy_grad", loss, _loss_grad, images=False),

@@ -21,6 +21,7 @@ from symbreak.callbacks import (
     RoundingNoise,
     Snapshots,
     SymmetryBreaking,
+    SymmetryTrace,
 )
 from symbreak.lightning_modules.classifier import SGD_DEFAULTS
 from symbreak.sweeps.errors import OneLineParser
@@ -39,6 +40,7 @@ CALLBACKS = {
     "feature_diversity": FeatureDiversity,
     "symmetry_breaking": SymmetryBreaking,
     "snapshots": Snapshots,
+    "symmetry_trace": SymmetryTrace,
     "checkpoint": ModelCheckpoint,
     "exact_resume": ExactResume,
 }
@@ -47,6 +49,7 @@ DEFAULTS = {
     "data": {"class_path": "symbreak.datamodules.DigitsDataModule"},
     "optimizer": {"class_path": "torch.optim.SGD", "init_args": SGD_DEFAULTS},
     "checkpoint.save_last": True,
+    "symmetry_trace.replays": 0,
 }
 
 
