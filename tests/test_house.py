@@ -1,4 +1,4 @@
-"""Who may import whom."""
+"""Who may import whom, and how large a room may be."""
 
 import ast
 import sys
@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("callbacks", "datamodules", "lightning_modules", "sweeps")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+MODULE_LINES, BODY_LINES = 250, 40
 MAY_IMPORT = {
     "callbacks/functional": {"callbacks/functional"},
     "callbacks/tracing": {"callbacks/tracing", "callbacks/functional"},
@@ -21,7 +22,6 @@ MAY_IMPORT = {
 SHARED_ROOMS = {"run"}
 """Rooms of `sweeps` that every other room may import."""
 MADE_OF = {
-    "search": {"engine"},
     "engine": {"search", "report"},
     "report": {"audit", "compare"},
     "audit": {"report"},
@@ -67,6 +67,26 @@ def test_imports_run_downwards_only(path):
     assert wrong == []
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_and_functions_stay_small(path):
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= MODULE_LINES
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1
+            assert lines <= BODY_LINES, f"{node.name} has {lines} lines"
+
+
 def test_no_module_is_named_like_one_of_the_standard_library():
     names = {path.stem for path in FILES if not path.stem.startswith("__")}
     assert names & sys.stdlib_module_names == set()
+
+
+def test_no_two_classes_share_a_name():
+    seen = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                seen.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+    assert {name: places for name, places in seen.items() if len(places) > 1} == {}

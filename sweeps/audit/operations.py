@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -217,7 +217,6 @@ def _all_operations() -> Sequence[Operation]:
     ]
     norm = "identical input channels and upstream gradients: identical gradients of scale and shift"
     loss = "identical logits of all classes but the target: identical gradients of theirs"
-    rules = {"sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4), "adamw": torch.optim.AdamW}
     return [
         *layers,
         *grouped,
@@ -225,17 +224,16 @@ def _all_operations() -> Sequence[Operation]:
         *channelwise,
         Operation("batch_norm_parameter_grad", norm, _norm_parameter_grad),
         Operation("cross_entropy_grad", loss, _loss_grad, images=False),
-        *(
-            Operation(
-                f"{rule}_{name}",
-                "identical filters and gradients: identical filters after three steps",
-                partial(_optimiser, partial(make, **flags)),
-                images=False,
-            )
-            for rule, make in rules.items()
-            for name, flags in _IMPLEMENTATIONS.items()
-        ),
+        *_optimiser_operations(),
     ]
+
+
+def _optimiser_operations() -> Iterator[Operation]:
+    rules = {"sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4), "adamw": torch.optim.AdamW}
+    symmetry = "identical filters and gradients: identical filters after three steps"
+    for rule, make in rules.items():
+        for name, flags in _IMPLEMENTATIONS.items():
+            yield Operation(f"{rule}_{name}", symmetry, partial(_optimiser, partial(make, **flags)), images=False)
 
 
 OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in _all_operations()}

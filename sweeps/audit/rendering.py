@@ -25,20 +25,20 @@ _STYLES = {"good": "green", "warning": "yellow", "bad": "red", "none": "dim"}
 
 
 @dataclass(frozen=True)
-class Cell:
+class Summary:
     """What an operation showed in one precision: a few words, and how bad it is (a key of the styles)."""
 
     text: str
     level: str
 
 
-def summarise(findings: Sequence[Finding]) -> list[tuple[str, str, dict[str, Cell]]]:
+def summarise(findings: Sequence[Finding]) -> list[tuple[str, str, dict[str, Summary]]]:
     """Condense findings to rows of (operation, modes, cell per precision); modes that agree share a row."""
     precisions = list(dict.fromkeys(finding.precision for finding in findings))
     rows = []
     for label in dict.fromkeys(map(_label, findings)):
         own = [finding for finding in findings if _label(finding) == label]
-        by_cells: dict[tuple[Cell, ...], list[str]] = {}
+        by_cells: dict[tuple[Summary, ...], list[str]] = {}
         for mode in dict.fromkeys(finding.mode for finding in own if finding.mode != "any") or ["any"]:
             seen = [finding for finding in own if finding.mode in (mode, "any")]
             cells = tuple(_cell([f for f in seen if f.precision == precision]) for precision in precisions)
@@ -54,10 +54,10 @@ def _label(finding: Finding) -> str:
     return finding.operation + (f" x{finding.world_size}" if finding.world_size > 1 else "")
 
 
-def _cell(findings: Sequence[Finding]) -> Cell:
+def _cell(findings: Sequence[Finding]) -> Summary:
     judged = [finding for finding in findings if finding.status == "ok"]
     if not judged:
-        return Cell("refused" if any(f.status == "refused" for f in findings) else "-", "none")
+        return Summary("refused" if any(f.status == "refused" for f in findings) else "-", "none")
     varying = sum(not finding.repeatable for finding in judged)
     asymmetric = sum(not finding.symmetric for finding in judged)
     words = []
@@ -66,7 +66,7 @@ def _cell(findings: Sequence[Finding]) -> Cell:
     if asymmetric:
         distinct = max(finding.distinct or 0 for finding in judged)
         words.append(f"≠ {asymmetric}/{len(judged)} ({distinct})")
-    return Cell(" ".join(words) or "yes", "bad" if varying else "warning" if asymmetric else "good")
+    return Summary(" ".join(words) or "yes", "bad" if varying else "warning" if asymmetric else "good")
 
 
 def summary_table(findings: Sequence[Finding]) -> Table:

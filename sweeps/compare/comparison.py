@@ -11,8 +11,9 @@ import numpy as np
 
 from symbreak.callbacks.snapshots import snapshot_steps
 from symbreak.sweeps.compare.barrier import barrier
+from symbreak.sweeps.compare.channels import Group, channel_groups
 from symbreak.sweeps.compare.features import cka, grams
-from symbreak.sweeps.compare.matching import Group, channel_groups, match, permuted
+from symbreak.sweeps.compare.matching import match, permuted
 from symbreak.sweeps.compare.network import Probe, make_probe
 from symbreak.sweeps.compare.predictions import (
     Predictions,

@@ -26,7 +26,7 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Growth:
+class DistanceGrowth:
     """Least-squares line of ln(distance) against the step.
 
     Attributes:
@@ -102,7 +102,7 @@ def distances_by_step(
     return found
 
 
-def growth_of(steps: Sequence[int], distances: Sequence[float]) -> Growth | None:
+def growth_of(steps: Sequence[int], distances: Sequence[float]) -> DistanceGrowth | None:
     """Fit exponential growth to a difference, from the first step at which there is one until it passes ``GROWN``.
 
     Returns:
@@ -118,7 +118,7 @@ def growth_of(steps: Sequence[int], distances: Sequence[float]) -> Growth | None
     if len(x) < 3:
         return None
     line = linregress(x, np.log(y))
-    return Growth(float(line.slope), float(line.rvalue) ** 2, int(x[0]), int(x[-1]))  # pyright: ignore
+    return DistanceGrowth(float(line.slope), float(line.rvalue) ** 2, int(x[0]), int(x[-1]))  # pyright: ignore
 
 
 def separation_step(steps: Sequence[int], distances: Sequence[float], level: float = GROWN) -> float:

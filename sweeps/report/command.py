@@ -58,7 +58,7 @@ def report(
     """
     exports = [(csv, ".csv"), (parquet, ".parquet")]
     _check(exports, png, interval)
-    inputs, output = Inputs(runs), Path(output)
+    inputs, output = ReportInputs(runs), Path(output)
     if watch:
         _watch(inputs, output, interval)
     table, figures, audits = inputs.load()
@@ -85,7 +85,7 @@ def _check(exports: list[tuple[Path | None, str]], png: Path | None, interval: f
         raise UsageError("pictures need kaleido: pip install kaleido")
 
 
-class Inputs:
+class ReportInputs:
     """What a report is made of; folders that have not changed are not read again."""
 
     def __init__(self, runs: list[str]) -> None:
@@ -160,7 +160,7 @@ def _name_skipped(skipped: Sequence[Skipped]) -> None:
         print(f"left out of the report: {', '.join(names[:MAX_NAMES])}{more} ({reason})", file=sys.stderr)
 
 
-def _watch(inputs: Inputs, output: Path, interval: float) -> None:
+def _watch(inputs: ReportInputs, output: Path, interval: float) -> None:
     """Rewrite the page at every look at the runs, until Ctrl-C."""
     print(f"{output} follows the runs; Ctrl-C ends it", flush=True)
     try:

@@ -15,7 +15,7 @@ from symbreak.callbacks.snapshots import snapshot_steps
 from symbreak.sweeps.compare.matching import BUFFERS
 from symbreak.sweeps.compare.predictions import churn, read_predictions
 from symbreak.sweeps.compare.weights import (
-    Growth,
+    DistanceGrowth,
     all_pairs,
     common_steps,
     distances_by_step,
@@ -66,7 +66,7 @@ class Entry:
     churn: float | None
     churn_interval: Interval | None
     distance: float | None
-    growth: Growth | None
+    growth: DistanceGrowth | None
     separation: float | None
     noise: float | None = None
     equivalent: float | None = None
@@ -163,7 +163,7 @@ def _perturbation(config: Mapping[str, Any]) -> str:
 def _entry(table: RunTable, runs: list[int]) -> Entry:
     configs, folders = [table.configs[run] for run in runs], [Path(table.runs["folder"].iloc[run]) for run in runs]
     key = final_accuracy_key(table)
-    accuracies = [] if key is None else [float(x) for x in table.outcome(key).iloc[runs].dropna()]
+    accuracies = [] if key is None else [float(x) for x in table.final(key).iloc[runs].dropna()]
     matrix = churn_matrix(folders)
     distances = _distances(folders)
     steps = list(distances)

@@ -17,7 +17,7 @@ ALL_REDUCE = ("auto", "ddp")
 
 
 @dataclass(frozen=True)
-class Source:
+class NoiseSource:
     """Initial noise of a scale, and whatever else tells identical channels apart."""
 
     noise_scale: float
@@ -34,7 +34,7 @@ def is_source_key(key: str) -> bool:
     return key in SOURCE_KEYS or key.rsplit(".", 1)[-1] in SOURCE_NAMES or _is_part(key, STRATEGY)
 
 
-def source_of(config: Mapping[str, Any], meta: Mapping[str, Any]) -> Source:
+def source_of(config: Mapping[str, Any], meta: Mapping[str, Any]) -> NoiseSource:
     """Return the sources of symmetry breaking of a run.
 
     Args:
@@ -55,7 +55,7 @@ def source_of(config: Mapping[str, Any], meta: Mapping[str, Any]) -> Source:
         elif name == "stem_dropout" and value:
             others.append("stem dropout")
     others += [label for label in (_mode(config), _precision(config), _reduction(config, meta)) if label]
-    return Source(noise, tuple(others))
+    return NoiseSource(noise, tuple(others))
 
 
 def _is_part(key: str, of: str) -> bool:

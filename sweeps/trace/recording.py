@@ -79,13 +79,13 @@ class Recording:
             raise UsageError(f"{path}: not a recording of symbreak trace --save ({error})") from error
 
 
-def _row(table: Sequence[str], row: Sequence[Any]) -> Recorded:
+def _row(table: list[str], row: Sequence[Any]) -> Recorded:
     operation, place, outputs = (table[index] for index in row[:3])
     read, made = (tuple(table[index] for index in indices) for indices in row[3:5])
     return Recorded(operation, place, outputs, read, made, bool(row[5]))
 
 
-class Record(Callback):
+class Recorder(Callback):
     """Writes a :class:`Recording` of a fit, without its measuring callbacks, at its end.
 
     Args:
@@ -153,7 +153,7 @@ def record(fit: Sequence[str], folder: Path, first: int, last: int) -> Recording
     Raises:
         UsageError: If the fit fails, with its last line.
     """
-    kind = f"{Record.__module__}.{Record.__name__}"
+    kind = f"{Recorder.__module__}.{Recorder.__name__}"
     callback = [f"--trainer.callbacks+={kind}", f"--trainer.callbacks.file={folder / 'recording.json'}"]
     callback += [f"--trainer.callbacks.first={first}", f"--trainer.callbacks.last={last}"]
     options = [*fit, f"--run.dir={folder}", "--run.test=false", "--wandb.mode=disabled", *callback]

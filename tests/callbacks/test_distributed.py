@@ -75,7 +75,8 @@ def gathered():
     network = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 3))
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     for layer, axis in zip(network, (0, 1), strict=True):
-        layer.weight = torch.nn.Parameter(distribute_tensor(layer.weight.detach(), mesh, [Shard(axis)]))
+        whole = layer.get_parameter("weight").detach()
+        layer.weight = torch.nn.Parameter(distribute_tensor(whole, mesh, [Shard(axis)]))
     logger = MemoryLogger()
     zero = dist.get_rank() == 0
     trainer: Any = SimpleNamespace(global_step=4, is_global_zero=zero, world_size=2, loggers=[logger])

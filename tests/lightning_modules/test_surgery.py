@@ -91,7 +91,7 @@ def test_tied_heads_give_equal_outputs():
     attention = CausalSelfAttention(12, 3)
     tie_heads_(attention, outgoing=True)
     for name in ("q_proj", "k_proj", "v_proj"):
-        parts = attention.get_submodule(name).weight.unflatten(0, (3, 4))
+        parts = attention.get_submodule(name).get_parameter("weight").unflatten(0, (3, 4))
         assert torch.equal(parts[0], parts[2])
     columns = attention.out_proj.weight.unflatten(1, (3, 4))
     assert torch.equal(columns[:, 0], columns[:, 2])

@@ -26,6 +26,13 @@ def matrices(frame: pd.DataFrame) -> list[Figure]:
     return [matrix(frame[anywhere | (frame["mode"] == mode)], mode) for mode in modes]
 
 
+CAPTION = (
+    "= repeatable: the same bits when run again. ≡ symmetric: identical channels in give identical channels out. "
+    "✗ not so in at least one case (shape, memory format). Dark blue: both; light blue: symmetric only; orange: "
+    "repeatable only, it breaks symmetry the same way every time; brown: neither; blank: not possible here."
+)
+
+
 def matrix(frame: pd.DataFrame, setting: str) -> Figure:
     """Draw operation x precision with four states; the worst case over shapes and memory formats decides.
 
@@ -67,11 +74,6 @@ def matrix(frame: pd.DataFrame, setting: str) -> Figure:
     )
     plot.update_yaxes(autorange="reversed", ticks="", showgrid=False, showline=False)
     plot.update_xaxes(side="top", ticks="", showline=False, showgrid=False)
-    caption = (
-        "= repeatable: the same bits when run again. ≡ symmetric: identical channels in give identical channels out. "
-        "✗ not so in at least one case (shape, memory format). Dark blue: both; light blue: symmetric only; orange: "
-        "repeatable only, it breaks symmetry the same way every time; brown: neither; blank: not possible here."
-    )
     title = f"Which operation breaks symmetry{': ' + setting if setting else ''}"
     key = "audit" + "".join(f"-{word}" for word in setting.replace(",", "").split())
-    return Figure(key, "Audit", title, caption, plot, wide=True)
+    return Figure(key, "Audit", title, CAPTION, plot, wide=True)

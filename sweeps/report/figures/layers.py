@@ -9,6 +9,7 @@ from symbreak.sweeps.report.figures.style import Figure, arm_styles, blank, plai
 from symbreak.sweeps.report.table import RunTable
 
 SECTION = "Layer by layer"
+COLORBAR = {"orientation": "h", "y": 1, "yref": "container", "yanchor": "top", "thickness": 10, "len": 0.7, "x": 0.5}
 MAX_PANELS, MAX_LAYERS, MAX_COLUMNS = 6, 48, 200
 _SHARED = "One panel per arm; layers from first (top) to last, median over seeds. "
 
@@ -116,21 +117,12 @@ def _panels(
     plot.update_xaxes(automargin=True, showline=False)
     plot.update_xaxes(title={"text": "optimiser step", "standoff": 8, "font": {"size": 13}}, row=len(values), col=1)
     plot.update_annotations(x=0, xanchor="left", font={"size": 13})
-    colorbar = {
-        "orientation": "h",
-        "y": 1,
-        "yref": "container",
-        "yanchor": "top",
-        "thickness": 10,
-        "len": 0.7,
-        "x": 0.5,
-    }
     title = {"text": bar["title"], "side": "top", "font": {"size": 13}}
     axis = {
         "colorscale": "Cividis",
         "cmin": limits[0],
         "cmax": limits[1],
-        "colorbar": colorbar | bar | {"title": title},
+        "colorbar": COLORBAR | bar | {"title": title},
     }
     plot.update_layout(coloraxis=axis, margin={"t": 92})
     return plot

@@ -5,7 +5,8 @@ from torch import nn
 
 from symbreak.lightning_modules import MLP, ConstNet, LeakyNet, ResNet
 from symbreak.sweeps.compare.barrier import barrier
-from symbreak.sweeps.compare.matching import channel_groups, match, permuted
+from symbreak.sweeps.compare.channels import channel_groups
+from symbreak.sweeps.compare.matching import match, permuted
 from symbreak.sweeps.compare.network import Probe
 from symbreak.sweeps.compare.weights import relative_distances
 from symbreak.sweeps.errors import UsageError

@@ -1,7 +1,7 @@
 import pytest
 from tests.sweeps.report.example_runs import config_of
 
-from symbreak.sweeps.report.noise_sources import Source, is_source_key, source_of
+from symbreak.sweeps.report.noise_sources import NoiseSource, is_source_key, source_of
 from symbreak.sweeps.run.record import settings
 
 ORDERED = {"class_path": "symbreak.callbacks.OrderedDDPStrategy", "init_args": {"bucket_cap_mb": 25}}
@@ -12,13 +12,16 @@ FSDP = {"class_path": "pytorch_lightning.strategies.FSDPStrategy"}
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, Source(0.0, ())),
-        ({"noise": 1e-3}, Source(1e-3, ())),
-        ({"ulps": 1.0}, Source(0.0, ("rounding noise 1 ulp",))),
-        ({"ulps": 10.0}, Source(0.0, ("rounding noise 10 ulps",))),
-        ({"dropout": 0.01, "noise": 0.1}, Source(0.1, ("dropout 1 %",))),
-        ({"mode": "cudnn"}, Source(0.0, ("cudnn mode",))),
-        ({"mode": "nondeterministic", "ulps": 2.0}, Source(0.0, ("rounding noise 2 ulps", "nondeterministic mode"))),
+        ({}, NoiseSource(0.0, ())),
+        ({"noise": 1e-3}, NoiseSource(1e-3, ())),
+        ({"ulps": 1.0}, NoiseSource(0.0, ("rounding noise 1 ulp",))),
+        ({"ulps": 10.0}, NoiseSource(0.0, ("rounding noise 10 ulps",))),
+        ({"dropout": 0.01, "noise": 0.1}, NoiseSource(0.1, ("dropout 1 %",))),
+        ({"mode": "cudnn"}, NoiseSource(0.0, ("cudnn mode",))),
+        (
+            {"mode": "nondeterministic", "ulps": 2.0},
+            NoiseSource(0.0, ("rounding noise 2 ulps", "nondeterministic mode")),
+        ),
     ],
 )
 def test_sources_of_a_configuration(changes, expected):
