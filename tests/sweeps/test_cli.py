@@ -48,7 +48,7 @@ def test_unknown_command_names_the_known_ones(capsys):
             "--determinism.mode=fast",
             "determinism.mode: 'fast' is not allowed; allowed: nondeterministic, cudnn, strict",
         ),
-        ("--model.init_args.init=foo", "model.init_args.init: 'foo' is not allowed; allowed: zero, he"),
+        ("--model.init_args.init=foo", "model.init_args.init: 'foo' is not allowed; allowed: default, zero, he"),
         ("--model.init_args.depth=11", "depth"),
         ("--model.init_args.noise_scale=-1", "noise_scale"),
         ("--model.init_args.widen_factr=2", "did you mean 'model.init_args.widen_factor'?"),
