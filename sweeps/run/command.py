@@ -136,6 +136,8 @@ class SymbreakCLI(ConfiguredCLI):
             loggers += own if isinstance(own, list) else [own]
         if config.get("profiler") is None:
             kwargs["profiler"] = NoProfiler()
+        if config.get("default_root_dir") is None:  # where Lightning writes without loggers
+            kwargs["default_root_dir"] = str(self.run_dir)
         for name in ("enable_progress_bar", "enable_model_summary"):
             if config.get(name) is None:
                 kwargs[name] = sys.stdout.isatty()

@@ -48,7 +48,7 @@ def test_unknown_command_names_the_known_ones(capsys):
             "--determinism.mode=fast",
             "determinism.mode: 'fast' is not allowed; allowed: nondeterministic, cudnn, strict",
         ),
-        ("--model.init_args.init=foo", "model.init_args.init: 'foo' is not allowed; allowed: zero, he"),
+        ("--model.init_args.init=foo", "model.init_args.init: 'foo' is not allowed; allowed: default, zero, he"),
         ("--model.init_args.depth=11", "depth"),
         ("--model.init_args.noise_scale=-1", "noise_scale"),
         ("--model.init_args.widen_factr=2", "did you mean 'model.init_args.widen_factor'?"),
@@ -251,7 +251,9 @@ def test_more_bad_input_is_one_line(words, mode, expected, capsys, monkeypatch, 
     assert expected in failure(capsys, "fit", *words)
 
 
-def test_a_development_run_needs_no_loggers(capsys, monkeypatch, tmp_path):
+def test_a_development_run_needs_no_loggers_and_writes_into_its_folder_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.chdir(tmp_path)
     words = ["--config=digits", "--model.depth=7", "--trainer.fast_dev_run=true", f"--run.dir={tmp_path / 'run'}"]
     assert main(["fit", *words]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
