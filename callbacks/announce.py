@@ -1,4 +1,4 @@
-"""Telling the user, wherever they look, that something has happened."""
+"""Messages about events during training: progress display, log, W&B alert."""
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
@@ -7,7 +7,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 
 def announce(trainer: Trainer, title: str, text: str) -> None:
-    """Puts a line into the progress display, or the log where there is none, and sends an alert to an online W&B run.
+    """Print a line above the progress bar, or to the log if there is none, and alert an online W&B run.
 
     Does nothing on ranks other than 0.
     """

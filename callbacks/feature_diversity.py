@@ -35,7 +35,7 @@ class FeatureDiversity(Monitor):
     family = "diversity"
 
     def measure_weight(self, layer: str, weight: Tensor) -> Measures:
-        """The three correlations of one weight."""
+        """Return the three correlations of one weight."""
         values = weight_correlations(weight)
         filters, inputs, taps = len(weight), weight.shape[1], weight[0, 0].numel()
         exists = (filters > 1 and inputs * taps > 1, inputs > 1 and filters * taps > 1, filters * inputs > 1 < taps)
@@ -43,14 +43,14 @@ class FeatureDiversity(Monitor):
         return {name: value for name, value, there in zip(names, values, exists, strict=True) if there}
 
     def measure_features(self, features: Tensor, channel_dim: int) -> Measures:
-        """The correlation of one layer's channels."""
+        """Return the correlation of one layer's channels."""
         channels = features.shape[channel_dim]
         if channels < 2 or features.numel() == channels:
             return {}
         return {"feature_correlation": feature_correlation(features, channel_dim)}
 
     def derive(self, step: int, row: Row) -> Row:
-        """The total diversity."""
+        """Return the total diversity."""
         prefix = self.key("backward_correlation", "")
         rests = [1 - value**2 for key, value in row.items() if key.startswith(prefix)]
         return {self.key("total"): sum(math.log(rest) / 2 if rest else -math.inf for rest in rests)} if rests else {}

@@ -146,7 +146,7 @@ def first_tensor(output: object) -> Tensor | None:
 
 
 def _modules(root: nn.Module) -> dict[str, list[nn.Module]]:
-    """The modules by name without wrappers; those of one name from the outermost to the innermost."""
+    """Return the modules by name without wrappers; those of one name from the outermost to the innermost."""
     found: dict[str, list[nn.Module]] = {}
     for name, module in root.named_modules():
         found.setdefault(".".join(part for part in name.split(".") if part not in WRAPPERS), []).append(module)
@@ -169,7 +169,7 @@ def _selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool
 
 
 def _ancestors(name: str) -> list[str]:
-    """The root "", then every prefix of a dotted name, the name itself last."""
+    """Return the root "", then every prefix of a dotted name, the name itself last."""
     parts = name.split(".") if name else []
     return [".".join(parts[:length]) for length in range(len(parts) + 1)]
 

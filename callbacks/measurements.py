@@ -22,14 +22,14 @@ class DeviceBuffer:
         return len(self._records)
 
     def add(self, step: int, keys: Sequence[str], values: Sequence[Tensor]) -> None:
-        """Remembers one row: ``values`` are 0-dim tensors of any dtype, one for each key."""
+        """Add one row: ``values`` are 0-dim tensors of any dtype, one for each key."""
         if values:
             device = values[0].device
             dtype = torch.float32 if device.type == "mps" else torch.float64
             self._records.append((step, tuple(keys), torch.stack([value.to(device, dtype) for value in values])))
 
     def drain(self) -> list[tuple[int, Row]]:
-        """The rows so far, oldest first, as Python numbers. The buffer is empty afterwards."""
+        """Return the rows so far, oldest first, as Python numbers, and empty the buffer."""
         records, self._records = self._records, []
         if not records:
             return []

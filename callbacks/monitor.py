@@ -67,11 +67,11 @@ class Monitor(Callback):
         self._reset()
 
     def measure_weight(self, layer: str, weight: Tensor) -> Measures:
-        """Measures of the weight (C_out, C_in, ...) of one layer: 0-dim tensors by the name of the measure."""
+        """Measure of the weight (C_out, C_in, ...) of one layer: 0-dim tensors by the name of the measure."""
         return {}
 
     def measure_features(self, features: Tensor, channel_dim: int) -> Measures:
-        """Measures of one layer's output for the first samples: 0-dim tensors by the name of the measure."""
+        """Measure of one layer's output for the first samples: 0-dim tensors by the name of the measure."""
         return {}
 
     def derive(self, step: int, row: Row) -> Row:
@@ -79,7 +79,7 @@ class Monitor(Callback):
         return {}
 
     def key(self, measure: str, layer: str | None = None) -> str:
-        """The key under which a measure is logged."""
+        """Return the key under which a measure is logged."""
         return f"{self.family}/{measure}" if layer is None else f"{self.family}/{measure}/{layer}"
 
     @property
@@ -99,12 +99,12 @@ class Monitor(Callback):
         return [] if self.output_layer is None else [self.output_layer, *weights]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forgets an earlier fit; the state of a checkpoint is loaded after this."""
+        """Forget an earlier fit; the state of a checkpoint is loaded after this."""
         if stage == "fit":
             self._reset()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds the layers."""
+        """Find the layers."""
         self._last_flush = trainer.global_step
         self._weights = weight_layers(pl_module, self.include, self.exclude)
         self._features = feature_layers(pl_module, self.include, self.exclude)
@@ -120,7 +120,7 @@ class Monitor(Callback):
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Measures the weights and attaches the hooks, if this batch begins a step that is due."""
+        """Measure the weights and attaches the hooks, if this batch begins a step that is due."""
         self._hooks.detach()
         step, previous = trainer.global_step, self._previous
         self._previous = step
@@ -134,7 +134,7 @@ class Monitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Removes the hooks, and flushes where it is time."""
+        """Remove the hooks; flush every ``log_every_n_steps`` steps."""
         self._hooks.detach()
         if not self.every_micro_batch or trainer.global_step != self._measuring:
             self._close()
@@ -143,12 +143,12 @@ class Monitor(Callback):
             self.flush(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Flushes, so that a log read after validation is complete."""
+        """Flush, so that a log read after validation is complete."""
         if not trainer.sanity_checking:
             self.flush(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures the weights that training ends with."""
+        """Measure the weights that training ends with."""
         self._close()
         if self._on_this_rank and self.measures_weights:
             self._open(trainer.global_step)
@@ -156,7 +156,7 @@ class Monitor(Callback):
         self.flush(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Keeps the measurements completed before the exception."""
+        """Keep the measurements completed before the exception."""
         self.flush(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -164,16 +164,16 @@ class Monitor(Callback):
         self.flush(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the schedule; a subclass adds what it derived from the values measured so far."""
+        """Return the last step and the output layer; a subclass adds what it derived from past values."""
         self._drain()
         return {"previous": self._previous, "output_layer": self.output_layer}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on where the state was taken."""
+        """Continue on where the state was taken."""
         self._previous, self._hooks.last = state_dict["previous"], state_dict["output_layer"]
 
     def flush(self, trainer: Trainer) -> None:
-        """Logs all values measured so far to every logger, each at its own step."""
+        """Log all values measured so far to every logger, each at its own step."""
         self._hooks.detach()
         self._drain()
         rows, self._rows = self._rows, []

@@ -61,7 +61,7 @@ class RankTrajectory(Monitor):
         super().__init__(every_n_steps, include=include, exclude=exclude, per_doubling=per_doubling)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the weights that training starts with, unless a checkpoint has brought them."""
+        """Keep the weights that training starts with, unless a checkpoint has brought them."""
         super().on_fit_start(trainer, pl_module)
         for layer in self._weights:
             if layer.name not in self._initial:
@@ -77,11 +77,11 @@ class RankTrajectory(Monitor):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Adds the weights that training started with."""
+        """Add the weights that training started with."""
         return super().state_dict() | {"initial": dict(self._initial)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Measures changes from where the first run started."""
+        """Measure changes from where the first run started."""
         super().load_state_dict(state_dict)
         self._initial = {layer: _pinned(weight) for layer, weight in state_dict["initial"].items()}
 

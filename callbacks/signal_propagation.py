@@ -65,7 +65,7 @@ class SignalPropagation(Monitor):
         super().__init__(every_n_steps, samples, include, exclude)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Notes what the gradients are multiplied by, before the hooks are attached."""
+        """Record the factor of the gradients (loss scale, averaging over ranks) of this batch."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._hooks:
             self._with_gradient.clear()
@@ -75,7 +75,7 @@ class SignalPropagation(Monitor):
             self._factor = 1 / (trainer.world_size * scale)  # ranks average their gradients later on
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the metrics, in the same order on every rank."""
+        """Make the metrics, in the same order on every rank."""
         super().on_fit_start(trainer, pl_module)
         self._world_size = trainer.world_size
         self._metrics = {

@@ -27,7 +27,7 @@ class StopAtLevel(Callback):
         self.exceeded = 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Counts, and stops at the last count."""
+        """Count a validation above the level; stop at the last count."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         if self.metric not in trainer.callback_metrics:
@@ -42,9 +42,9 @@ class StopAtLevel(Callback):
             announce(trainer, "Level reached", text)
 
     def state_dict(self) -> dict[str, Any]:
-        """The count."""
+        """Return the number of validations above the level."""
         return {"exceeded": self.exceeded}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting."""
+        """Continue on counting."""
         self.exceeded = state_dict["exceeded"]

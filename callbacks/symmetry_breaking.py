@@ -92,14 +92,14 @@ class SymmetryBreaking(Monitor):
         return {"feature_asymmetry": asymmetry(features, channel_dim)}
 
     def derive(self, step: int, row: Row) -> Row:
-        """What has happened for the first time in this step."""
+        """Return the events of this step and the growth rates of rises that end in it."""
         measures = ("distinct_filters", "feature_asymmetry", "weight_asymmetry")
         distinct, features, weights = (self._by_layer(row, measure) for measure in measures)
         found = self.history.add(step, distinct, features, self.hidden_weights(), weights)
         return {self.key(measure, layer): value for (measure, layer), value in found.items()}
 
     def flush(self, trainer: Trainer) -> None:
-        """Logs the values so far, and announces what they show."""
+        """Log the values so far and announce their events."""
         super().flush(trainer)
         for title, text in self.history.events:
             announce(trainer, title, text)
@@ -108,7 +108,7 @@ class SymmetryBreaking(Monitor):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops if symmetry broke long enough ago; only rank 0 knows, so all ranks ask."""
+        """Stop ``stop_after_break`` steps after symmetry broke; rank 0 decides for all ranks."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self.stop_after_break is not None and self._last_flush == trainer.global_step:
             broken = self.history.broken_step
@@ -117,7 +117,7 @@ class SymmetryBreaking(Monitor):
             trainer.should_stop = trainer.should_stop or stop
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tells W&B's summary also what never happened."""
+        """Write outcomes to W&B's summary; None if an event never occurred."""
         super().on_train_end(trainer, pl_module)
         outcome = {self.key(name): getattr(self.history, name) for name in OUTCOMES}
         for logger in trainer.loggers if trainer.is_global_zero else ():
@@ -125,11 +125,11 @@ class SymmetryBreaking(Monitor):
                 logger.experiment.summary.update(outcome)
 
     def state_dict(self) -> dict[str, Any]:
-        """Adds what has happened so far."""
+        """Add the history."""
         return super().state_dict() | {"history": self.history.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Knows again what has happened."""
+        """Restore the history."""
         super().load_state_dict(state_dict)
         self.history.load_state_dict(state_dict["history"])
 

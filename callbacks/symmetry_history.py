@@ -47,7 +47,7 @@ class SymmetryHistory:
         hidden: Collection[str],
         weights: Mapping[str, float] = MappingProxyType({}),
     ) -> Findings:
-        """Takes one measurement; returns what was found in it, by measure and layer (None for the whole network).
+        """Add one measurement and return what was found in it, by measure and layer (None for the whole network).
 
         Args:
             step: its step, larger than all before.
@@ -78,7 +78,7 @@ class SymmetryHistory:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from a state."""
+        """Continue on from a state."""
         self.broken_steps = dict(state_dict["broken_steps"])
         self.broken_step, self.escape_step = state_dict["broken_step"], state_dict["escape_step"]
         self.diverged_step, self.growth_rate = state_dict["diverged_step"], state_dict["growth_rate"]
@@ -134,7 +134,7 @@ class Rise:
         self._steps, self._values = list(steps), list(values)
 
     def add(self, step: int, value: float) -> Growth | None:
-        """Appends a measurement; returns the growth if a rise ends with it."""
+        """Append a measurement; return the growth if a rise ends with it."""
         passes = bool(self._values) and self._values[-1] < HIGH <= value
         if value < LOW or (value >= HIGH and not passes):
             self._steps.clear()
@@ -146,5 +146,5 @@ class Rise:
         return growth(self._steps, self._values, LOW, HIGH) if passes else None
 
     def state_dict(self) -> dict[str, Any]:
-        """The arguments that make an equal object."""
+        """Return the arguments that make an equal object."""
         return {"steps": list(self._steps), "values": list(self._values)}

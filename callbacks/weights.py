@@ -133,5 +133,5 @@ def _projection(attention: nn.MultiheadAttention, index: int) -> Callable[[], Te
 
 
 def _by_output(weight: Tensor, groups: int) -> Tensor:
-    """A transposed convolution's weight (C_in, C_out / groups, ...) as (C_out, C_in / groups, ...)."""
+    """Return a transposed convolution's weight (C_in, C_out / groups, ...) as (C_out, C_in / groups, ...)."""
     return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)

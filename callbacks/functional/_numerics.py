@@ -23,7 +23,7 @@ def checked(x: Tensor, ndim: int) -> Tensor:
 
 
 def wide(device: torch.device) -> torch.dtype:
-    """The dtype in which few numbers are added up: float64, or float32 where the device has no float64."""
+    """Return the dtype in which few numbers are added up: float64, or float32 where the device has no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -55,7 +55,7 @@ def square_sum(x: Tensor) -> Tensor:
 
 
 def chunks(x: Tensor, dim: int = 0) -> Iterator[Tensor]:
-    """Views of ``x`` along ``dim`` that are small enough to work on with temporaries of their own size."""
+    """Return views of ``x`` along ``dim`` that are small enough to work on with temporaries of their own size."""
     smallest = CHUNK_ELEMENTS if x.device.type == "cpu" else max(CHUNK_ELEMENTS, x.numel() // DEVICE_CHUNKS)
     per_index = max(1, x.numel() // x.shape[dim])
     return iter(x.split(max(1, smallest // per_index), dim))

@@ -142,7 +142,7 @@ def feature_correlation(features: Tensor, dim: int = 1) -> Tensor:
 
 
 def mean_from_unit_sum(square: Tensor, varying: Tensor | int, count: int) -> Tensor:
-    """The mean correlation over pairs of ``count`` rows, of which ``varying`` have a variance.
+    """Return the mean correlation over pairs of ``count`` rows, of which ``varying`` have a variance.
 
     Args:
         square: ||sum z_i||^2 over the unit rows z_i (0 for a constant row), 0-dim.

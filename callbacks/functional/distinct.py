@@ -12,7 +12,7 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def distinct_rows(rows: Tensor) -> Tensor:
-    """Number of different rows, compared bit by bit: 0.0 and -0.0 differ, a NaN equals itself if its payload does.
+    """Count the different rows, bit by bit: 0.0 and -0.0 differ, and NaNs of different payload do.
 
     The count is never a guess. On a CPU a hash of a few entries of each row comes first: if all of them differ, so do
     the rows. If none does, all rows are compared with the first. If that fails too, whole rows become the members of a
@@ -77,7 +77,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _distinct_by_order(bits: Tensor) -> Tensor:
-    """Counts where neighbours in the order of the hash differ; nothing here waits for the device."""
+    """Count where neighbours in the order of the hash differ; nothing here waits for the device."""
     keys, order = hash_rows(bits).sort()
     same_key = keys[1:] == keys[:-1]
     rows_at_once = max(1, max(CHUNK_ELEMENTS, bits.numel() // DEVICE_CHUNKS) // bits[0].numel())

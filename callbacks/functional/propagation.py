@@ -57,7 +57,7 @@ def input_cosine(features: Tensor) -> Tensor:
 
 
 def direction_sum(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum (D,) of the rows (n, ...) as unit vectors, in the wide dtype, and how many are not zero (0-dim)."""
+    """Return the sum (D,) of the rows (n, ...) as unit vectors in the wide dtype, and the number of nonzero rows."""
     x = at_least_single(rows.detach()).flatten(1)
     norm = torch.linalg.vector_norm(x, dim=1)
     if not is_true(((norm > SAFE_NORMS[0]) & (norm < SAFE_NORMS[1])).all()):

@@ -66,7 +66,7 @@ def stable_rank(matrix: Tensor) -> Tensor:
 
 
 def numerical_rank(matrix: Tensor, tol: float = 1e-4) -> Tensor:
-    """Number of singular values above ``tol`` times the largest, |{i : s_i > tol s_1}|; 0 for a zero matrix.
+    """Return the number of singular values above ``tol`` times the largest, |{i : s_i > tol s_1}|; 0 for a zero matrix.
 
     Source: G. Golub and C. Van Loan, "Matrix computations", on the numerical rank.
 
@@ -86,16 +86,16 @@ def numerical_rank(matrix: Tensor, tol: float = 1e-4) -> Tensor:
 
 
 def effective_rank_of(values: Tensor) -> Tensor:
-    """The effective rank, given the singular values (n,)."""
+    """Return the effective rank, given the singular values (n,)."""
     share = values / values.sum()
     return torch.where(values[0] == 0, 0, torch.special.entr(share).sum().exp())
 
 
 def stable_rank_of(values: Tensor) -> Tensor:
-    """The stable rank, given the singular values (n,), largest first."""
+    """Return the stable rank, given the singular values (n,), largest first."""
     return torch.where(values[0] == 0, 0, (values / values[0]).square().sum())
 
 
 def numerical_rank_of(values: Tensor, tol: float = 1e-4) -> Tensor:
-    """The numerical rank, given the singular values (n,), largest first."""
+    """Return the numerical rank, given the singular values (n,), largest first."""
     return torch.where(values[0].isnan(), torch.nan, (values > tol * values[0]).sum())

@@ -50,7 +50,7 @@ def asymmetry(x: Tensor, dim: int = 0) -> Tensor:
 
 
 def scaled_sums(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The two sums that :func:`asymmetry` is made of, sum_c ||s (x_c - mean_c x)||^2 and ||s x||^2, and the scale s."""
+    """Return the sums of :func:`asymmetry`, sum_c ||s (x_c - mean_c x)||^2 and ||s x||^2, and the scale s."""
     x, one = checked(x, 1).detach(), torch.ones((), dtype=wide(x.device), device=x.device)
     spread, square = _sums(x, dim, None) if x.device.type == "cpu" else (one, one.new_zeros(()))
     safe = is_true((square > SAFE_SQUARES[0]) & (square < SAFE_SQUARES[1]))

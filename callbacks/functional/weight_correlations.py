@@ -48,7 +48,7 @@ def weight_correlations(weight: Tensor) -> WeightCorrelations:
 
 
 def _from_products(w: Tensor) -> WeightCorrelations | None:
-    """The correlations of kernels (C_out, C_in, K), if none of them is nearly constant or of extreme size."""
+    """Return the correlations of kernels (C_out, C_in, K), if none of them is nearly constant or of extreme size."""
     if w.device.type != "cpu" or w.dtype not in (torch.float32, torch.float64):
         return None
     (filters, inputs, taps), ones = w.shape, w.new_ones(w.shape[2])
@@ -82,7 +82,7 @@ def _from_products(w: Tensor) -> WeightCorrelations | None:
 
 
 def _from_differences(w: Tensor) -> WeightCorrelations:
-    """The correlations of any kernels (C_out, C_in, K)."""
+    """Return the correlations of any kernels (C_out, C_in, K)."""
     filters, inputs, taps = w.shape
     if is_true(~w.any()):  # as branches are where training begins
         return WeightCorrelations(*torch.ones(3, dtype=wide(w.device)))
@@ -121,7 +121,7 @@ def _inverse_root(square: Tensor) -> Tensor:
 
 
 def _first_pass(part: Tensor, scale: Tensor, base: Tensor, unit: Tensor) -> _Sums:
-    """Sums over some filters (o, I, K), each multiplied by its power of two (o, 1) that brings it into [-1, 1]."""
+    """Return sums over some filters (o, I, K), each multiplied by a power of two (o, 1) into [-1, 1]."""
     taps, dtype = part.shape[2], unit.dtype
     rest, first, mean, square = _kernels(at_least_single(part) * scale[:, :, None])
     inverse = _inverse_root(square)

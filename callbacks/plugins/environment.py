@@ -23,7 +23,7 @@ def _driver() -> str | None:
 
 
 def driver_version(line: str) -> str | None:
-    """The version in the first line of NVIDIA's report, which words it differently for open kernel modules."""
+    """Return the version in the first line of NVIDIA's report, which words it differently for open kernel modules."""
     found = re.search(r"\b\d+\.\d+(\.\d+)?\b", line)
     return found[0] if found else None
 

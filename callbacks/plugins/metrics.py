@@ -28,12 +28,12 @@ class MeanSquare(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, x: Tensor) -> None:
-        """Adds a tensor of any shape."""
+        """Add a tensor of any shape."""
         self.total = self.total + mean_square(x) * x.numel()
         self.count = self.count + x.numel()
 
     def compute(self) -> Tensor:
-        """The mean so far."""
+        """Return the mean so far."""
         return self.total / self.count
 
 
@@ -52,14 +52,14 @@ class InputCosine(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, features: Tensor) -> None:
-        """Adds the features (N, ...) of N inputs; all further ones must have the same shape per input."""
+        """Add the features (N, ...) of N inputs; all further ones must have the same shape per input."""
         total, present = direction_sum(features)
         self.total = self.total + total
         self.present = self.present + present
         self.count = self.count + len(features)
 
     def compute(self) -> Tensor:
-        """The mean over pairs of all inputs so far; NaN for fewer than two."""
+        """Return the mean over pairs of all inputs so far; NaN for fewer than two."""
         return cosine_of_sum(self.total, self.present, self.count)
 
 
@@ -82,13 +82,13 @@ class FeatureAsymmetry(Metric):
         self.add_state("square", torch.tensor(0.0), dist_reduce_fx="sum")
 
     def update(self, features: Tensor) -> None:
-        """Adds the output of a layer."""
+        """Add the output of a layer."""
         spread, square, scale = scaled_sums(features, self.dim)
         self.spread = self.spread + spread / scale.square()
         self.square = self.square + square / scale.square()
 
     def compute(self) -> Tensor:
-        """The asymmetry so far; exactly 0 while all channels were bitwise equal."""
+        """Return the asymmetry so far; exactly 0 while all channels were bitwise equal."""
         return torch.where(self.square == 0, 0, (self.spread / self.square).sqrt().clamp(max=1))
 
 
@@ -119,7 +119,7 @@ class FeatureCorrelation(Metric):
         self.add_state("high", torch.tensor(-torch.inf), dist_reduce_fx="max")
 
     def update(self, features: Tensor) -> None:
-        """Adds the output of a layer; all further ones must have as many channels."""
+        """Add the output of a layer; all further ones must have as many channels."""
         rows = features.detach().movedim(self.dim, 0).flatten(1).to(wide(features.device))
         self.count = self.count + rows.shape[1]
         self.total = self.total + rows.sum(1)
@@ -128,7 +128,7 @@ class FeatureCorrelation(Metric):
         self.high = torch.maximum(self.high, rows.amax(1))
 
     def compute(self) -> Tensor:
-        """The mean over pairs so far; a constant channel counts as correlation 1."""
+        """Return the mean over pairs so far; a constant channel counts as correlation 1."""
         covariance = self.products - torch.outer(self.total, self.total) / self.count
         varies = self.low < self.high
         norm = torch.where(varies, covariance.diagonal().clamp(min=0).sqrt(), 1)

@@ -85,7 +85,7 @@ def _row(table: list[str], row: Sequence[Any]) -> Recorded:
     return Recorded(operation, place, outputs, read, made, bool(row[5]))
 
 
-class Recorder(Callback):
+class RecordingCallback(Callback):
     """Writes a :class:`Recording` of a fit, without its measuring callbacks, at its end.
 
     Args:
@@ -153,7 +153,7 @@ def record(fit: Sequence[str], folder: Path, first: int, last: int) -> Recording
     Raises:
         UsageError: If the fit fails, with its last line.
     """
-    kind = f"{Recorder.__module__}.{Recorder.__name__}"
+    kind = f"{RecordingCallback.__module__}.{RecordingCallback.__name__}"
     callback = [f"--trainer.callbacks+={kind}", f"--trainer.callbacks.file={folder / 'recording.json'}"]
     callback += [f"--trainer.callbacks.first={first}", f"--trainer.callbacks.last={last}"]
     options = [*fit, f"--run.dir={folder}", "--run.test=false", "--wandb.mode=disabled", *callback]

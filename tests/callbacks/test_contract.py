@@ -226,25 +226,27 @@ def test_a_network_without_layers_is_refused(kind):
         train(Nothing(), [kind()])
 
 
-def test_every_number_has_its_range():
-    """Each row: callback, argument, refused values, values at the edge that are allowed."""
-    for kind, name, refused, allowed in (
-        *((kind, "every_n_steps", (0, -1), (1, None)) for kind in CALLBACKS),
-        *((kind, "samples", (0, -3), (1,)) for kind in CALLBACKS if kind is not RankTrajectory),
-        (FeatureDiversity, "per_doubling", (0, -1), (1,)),
-        (RankTrajectory, "per_doubling", (0, -1), (1,)),
-        (SymmetryBreaking, "threshold", (0, 1, -0.1, math.nan), (1e-9, 0.999)),
-        (SymmetryBreaking, "stop_after_break", (-1,), (0, None)),
-        (RoundingNoise, "ulps", (-1, math.nan, math.inf), (0, 1e-3)),
-        (ExactResume, "every_n_steps", (-1,), (0,)),
-        (partial(StopAtLevel, 0.9), "times", (0, -1), (1,)),
-        (LotteryTicket, "amount", (0, 1, math.nan), (0.01, 0.99)),
-        (LotteryTicket, "rounds", (0, -1), (1,)),
-        (LotteryTicket, "every_n_epochs", (0, -1), (1,)),
-    ):
-        make: Any = kind
-        for value in refused:
-            with pytest.raises(ValueError, match=str(value)):
-                make(**{name: value})
-        for value in allowed:
-            make(**{name: value})
+RANGES: list[tuple[Any, str, tuple[Any, ...], tuple[Any, ...]]] = [
+    *((kind, "every_n_steps", (0, -1), (1, None)) for kind in CALLBACKS),
+    *((kind, "samples", (0, -3), (1,)) for kind in CALLBACKS if kind is not RankTrajectory),
+    (FeatureDiversity, "per_doubling", (0, -1), (1,)),
+    (RankTrajectory, "per_doubling", (0, -1), (1,)),
+    (SymmetryBreaking, "threshold", (0, 1, -0.1, math.nan), (1e-9, 0.999)),
+    (SymmetryBreaking, "stop_after_break", (-1,), (0, None)),
+    (RoundingNoise, "ulps", (-1, math.nan, math.inf), (0, 1e-3)),
+    (ExactResume, "every_n_steps", (-1,), (0,)),
+    (partial(StopAtLevel, 0.9), "times", (0, -1), (1,)),
+    (LotteryTicket, "amount", (0, 1, math.nan), (0.01, 0.99)),
+    (LotteryTicket, "rounds", (0, -1), (1,)),
+    (LotteryTicket, "every_n_epochs", (0, -1), (1,)),
+]
+"""Callback, argument, values that are refused, and values at the edge that are allowed."""
+
+
+@pytest.mark.parametrize(("kind", "name", "refused", "allowed"), RANGES)
+def test_every_number_has_its_range(kind, name, refused, allowed):
+    for value in refused:
+        with pytest.raises(ValueError, match=str(value)):
+            kind(**{name: value})
+    for value in allowed:
+        kind(**{name: value})

@@ -72,11 +72,11 @@ def test_only_what_every_rank_has_updated_alike_is_added_up():
 def gathered():
     """What a measurement of sharded weights logs, on a trainer that knows nothing but its rank."""
     torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 3))
+    layers = torch.nn.Linear(6, 5), torch.nn.Linear(5, 3)
+    network = torch.nn.Sequential(*layers)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    for layer, axis in zip(network, (0, 1), strict=True):
-        whole = layer.get_parameter("weight").detach()
-        layer.weight = torch.nn.Parameter(distribute_tensor(whole, mesh, [Shard(axis)]))
+    for layer, axis in zip(layers, (0, 1), strict=True):
+        layer.weight = torch.nn.Parameter(distribute_tensor(layer.weight.detach(), mesh, [Shard(axis)]))
     logger = MemoryLogger()
     zero = dist.get_rank() == 0
     trainer: Any = SimpleNamespace(global_step=4, is_global_zero=zero, world_size=2, loggers=[logger])
