@@ -117,6 +117,7 @@ class Snapshots(Callback):
         if self._handle is None:
             return
         self._remove_hook()
+        folder = self._folder(trainer)  # Lightning broadcasts it, so all ranks ask
         logits, labels = self._logits, self._labels
         self._logits, self._labels = [], []
         own = None
@@ -131,7 +132,7 @@ class Snapshots(Callback):
         arrays = {name: np.concatenate([part[name].numpy() for part in found]) for name in found[0]}
         if sum(array.nbytes for array in arrays.values()) <= MAX_BYTES:
             save: Any = np.savez
-            _write(self._folder(trainer) / LOGITS, lambda file: save(file, **arrays))
+            _write(folder / LOGITS, lambda file: save(file, **arrays))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop listening."""

@@ -8,7 +8,7 @@ from typing import Any
 SOURCE_NAMES = frozenset(
     {"noise_scale", "dropout", "stem_dropout", "disout", "ulps", "precision", "devices", "num_nodes"}
 )
-SOURCE_KEYS = frozenset({"determinism.mode", "rounding_noise.seed"})
+SOURCE_KEYS = frozenset({"determinism.mode"})
 STRATEGY = "trainer.strategy"
 FLOAT32 = (None, "32-true", "32", 32)
 ORDERED = ("OrderedDDPStrategy", "ordered_all_reduce")

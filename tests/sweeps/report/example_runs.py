@@ -21,6 +21,7 @@ META = {
     "environment": {"torch": "2.15.0", "python": "3.11.2", "device": "cpu", "cuda": None, "world_size": 1},
     "determinism": {"cudnn_deterministic": True, "cudnn_benchmark": False, "deterministic_algorithms": True},
     "acceleration": {"compile": False, "channels_last": False, "precision": "32-true", "fused": [None]},
+    "seeds": {"init": 0, "order": 0, "augmentation": 0, "dropout": 0, "rounding": 0},
     "output_layers": ["head"],
 }
 
@@ -43,7 +44,7 @@ def config_of(
         "trainer": {"max_steps": 600, "devices": "auto", "num_nodes": 1, "precision": None, "callbacks": None},
         "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.03, "momentum": 0.9}},
         "determinism": {"mode": mode, "allow_tf32": False},
-        "rounding_noise": {"ulps": ulps, "seed": None},
+        "rounding_noise": {"ulps": ulps},
         "symmetry_breaking": {"every_n_steps": 5, "threshold": 0.1},
         "run": {"dir": f"runs/{init}-{seed}"},
     }

@@ -5,7 +5,7 @@ from symbreak.sweeps.run.record import settings
 
 
 def test_seeds_and_bookkeeping_do_not_make_arms():
-    configs = [settings(config_of(seed=seed)) | {"run.dir": f"runs/{seed}", "wandb.name": seed} for seed in range(3)]
+    configs = [settings(config_of(seed=seed)) | {"run.dir": f"runs/{seed}", "seeds.init": seed} for seed in range(3)]
     assert varying_keys(configs) == []
     assert arm_labels(configs, [None] * 3) == ["all runs"] * 3
 
