@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from symbreak.sweeps.report.noise_sources import is_source_key
+from symbreak.sweeps.report.noise_sources import SEEDS, is_source_key
 
 OFF = (0, "auto")
 """Values of a source of symmetry breaking that switch it off, or leave it at what one device does."""
@@ -18,7 +18,7 @@ _BOOKKEEPING_PREFIXES = ("run.", "wandb.", "trainer.logger", "trainer.default_ro
 def varying_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the configuration keys in which arms differ: not equal in all runs, and neither a seed nor bookkeeping."""
     keys = dict.fromkeys(key for config in configs for key in config)
-    return [key for key in keys if _tells_apart(key) and len({_hashable(c.get(key)) for c in configs}) > 1]
+    return [key for key in keys if _tells_apart(key) and len({_value(c, key) for c in configs}) > 1]
 
 
 def _tells_apart(key: str) -> bool:
@@ -35,7 +35,7 @@ def arm_labels(configs: Sequence[Mapping[str, Any]], given: Sequence[str | None]
             and no other group has it; otherwise the label lists the values in which the group differs.
     """
     keys = varying_keys(configs)
-    groups = [tuple(_hashable(config.get(key)) for key in keys) for config in configs]
+    groups = [tuple(_value(config, key) for key in keys) for config in configs]
     labels_of: dict[tuple, set[str | None]] = {}
     for group, label in zip(groups, given, strict=True):
         labels_of.setdefault(group, set()).add(_SEED_PART.sub("", label or "").removeprefix(", ") or None)
@@ -57,9 +57,9 @@ def describe(config: Mapping[str, Any], keys: Sequence[str]) -> str:
     Sources of symmetry breaking that are off are left out, unless nothing else is left.
     """
     short = short_names(keys)
-    known = [key for key in keys if config.get(key) is not None]
+    known = [key for key in keys if config.get(key) is not None and not _is_idle(config, key)]
     named = [key for key in known if config[key] not in OFF or not is_source_key(key)] or known
-    return ", ".join(f"{short[key]}={readable(config[key])}" for key in named) or "all runs"
+    return ", ".join(f"{short[key]}={readable(_value(config, key))}" for key in named) or "all runs"
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -81,6 +81,17 @@ def readable(value: Any) -> str:
         return re.sub(r"e([+-])0+", r"e\1", f"{value:g}").replace("e+", "e")
     text = str(value)
     return text.rsplit(".", 1)[-1] if text.replace(".", "").replace("_", "").isidentifier() else text
+
+
+def _value(config: Mapping[str, Any], key: str) -> Any:
+    """Return what tells arms apart: of a source's own seed, only whether it is fixed."""
+    value = config.get(key)
+    return "fixed" if key.startswith(SEEDS) and value is not None else _hashable(value)
+
+
+def _is_idle(config: Mapping[str, Any], key: str) -> bool:
+    """Return whether a key belongs to a perturbation that is not made."""
+    return key.startswith("perturbation.") and config.get("perturbation.kind") in (None, "none")
 
 
 def _hashable(value: Any) -> Any:

@@ -34,9 +34,8 @@ from symbreak.sweeps.report.bootstrap import (
 )
 from symbreak.sweeps.report.equivalent_noise import decreasing, scale_at
 from symbreak.sweeps.report.figures.training import final_accuracy_key
+from symbreak.sweeps.report.noise_sources import SEEDS
 from symbreak.sweeps.report.table import RunTable
-
-SEEDS = "seeds."
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,8 @@ def _sources(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return name and seed of each source of randomness that the configuration has switched on."""
 
     def is_on(*names: str) -> bool:
-        return any(key.rsplit(".", 1)[-1] in names and config[key] not in (None, 0, False) for key in config)
+        keys = (key for key in config if key.rsplit(".", 1)[-1] in names and not key.startswith(SEEDS))
+        return any(config[key] not in (None, 0, False) for key in keys)
 
     on = {
         "init": True,

@@ -10,6 +10,8 @@ SOURCE_NAMES = frozenset(
 )
 SOURCE_KEYS = frozenset({"determinism.mode"})
 STRATEGY = "trainer.strategy"
+SEEDS = "seeds."
+"""Keys of the seeds of single sources begin so; they carry the sources' names."""
 FLOAT32 = (None, "32-true", "32", 32)
 ORDERED = ("OrderedDDPStrategy", "ordered_all_reduce")
 ALL_REDUCE = ("auto", "ddp")
@@ -31,6 +33,8 @@ class NoiseSource:
 
 def is_source_key(key: str) -> bool:
     """Return whether a configuration key chooses a source of symmetry breaking."""
+    if key.startswith(SEEDS):
+        return False
     return key in SOURCE_KEYS or key.rsplit(".", 1)[-1] in SOURCE_NAMES or _is_part(key, STRATEGY)
 
 
@@ -44,6 +48,8 @@ def source_of(config: Mapping[str, Any], meta: Mapping[str, Any]) -> NoiseSource
     others: list[str] = []
     noise = 0.0
     for key, value in config.items():
+        if key.startswith(SEEDS):
+            continue
         name = key.rsplit(".", 1)[-1]
         amount = _positive(value)
         if name == "noise_scale":

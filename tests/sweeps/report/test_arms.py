@@ -50,3 +50,15 @@ def test_readable_values():
         "a.b c",
         "[1]",
     ]
+
+
+def test_a_sources_own_seed_tells_arms_apart_by_being_fixed_alone():
+    fixed = [{"seeds.dropout": seed, "seed_everything": 0, "rounding_noise.ulps": 0} for seed in (0, 1, None)]
+    assert arm_labels(fixed, [None] * 3) == ["dropout=fixed", "dropout=fixed", "all runs"]
+
+
+def test_a_perturbation_that_is_not_made_is_not_named():
+    configs = [
+        {"perturbation.kind": kind, "perturbation.step": step, "a": step} for kind, step in (("none", 0), ("bit", 3))
+    ]
+    assert arm_labels(configs, [None] * 2) == ["a=0", "kind=bit, step=3, a=3"]
