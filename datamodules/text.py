@@ -147,7 +147,7 @@ class TextDataModule(LightningDataModule):
         source = self.windows("train")
         shuffle = not getattr(self.trainer, "overfit_batches", 0)
         order = TrainingOrder(source.labels, self.batch_size, self._seed, *self._rank(), shuffle)
-        return TrainingLoader(source, order, Augmentation(), self._appearance(source), self.context)
+        return TrainingLoader(source, order, Augmentation(), self._appearance(source), self.context, self._seed)
 
     def val_dataloader(self) -> EvaluationLoader:
         """Return this rank's share of the validation windows."""
