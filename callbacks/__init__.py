@@ -2,6 +2,7 @@
 
 from symbreak.callbacks import functional
 from symbreak.callbacks.acceleration import Acceleration
+from symbreak.callbacks.clone_separation import CloneSeparation
 from symbreak.callbacks.determinism import Determinism, determinism_mode, determinism_state
 from symbreak.callbacks.exact_resume import ExactResume
 from symbreak.callbacks.feature_diversity import FeatureDiversity
@@ -29,6 +30,7 @@ from symbreak.callbacks.throughput import Throughput
 __all__ = [
     "Acceleration",
     "AtomicCheckpointIO",
+    "CloneSeparation",
     "Determinism",
     "ExactResume",
     "FeatureAsymmetry",

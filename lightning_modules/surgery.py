@@ -203,18 +203,19 @@ class LowRank(nn.Module):
 
 
 def keep_state(optimizer: torch.optim.Optimizer, module: nn.Module, change: Callable[[], None]) -> None:
-    """Run surgery on a module in training: its new parameters take the places of old ones of the same name.
+    """Run surgery on a module in training: the optimizer trains its new parameters, in its first group.
 
     State of unchanged parameters stays; new or reshaped ones start without.
     """
-    before = dict(module.named_parameters())
+    before = list(module.parameters())
     change()
-    after = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    kept = {id(parameter) for parameter in after.values()}
-    for parameter in before.values():
+    after = list(module.parameters())
+    kept = {id(parameter) for parameter in after}
+    for parameter in before:
         if id(parameter) not in kept:
             optimizer.state.pop(parameter, None)
-    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    for group in optimizer.param_groups:
+    elsewhere = {id(parameter) for group in optimizer.param_groups[1:] for parameter in group["params"]}
+    for group in optimizer.param_groups[1:]:
         group["params"] = [parameter for parameter in group["params"] if id(parameter) in kept]
-    optimizer.param_groups[0]["params"] += [p for p in after.values() if id(p) not in known]
+    # The order of a new optimizer, so that a checkpoint's state finds its parameters.
+    optimizer.param_groups[0]["params"] = [parameter for parameter in after if id(parameter) not in elsewhere]

@@ -151,8 +151,17 @@ class TransformerLM(LanguageModel):
             x = block(x)
         return self.head(self.norm(x))
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Grow at the step that was asked for; the optimiser trains what is new."""
+    def on_train_start(self) -> None:
+        """Grow before the first step if that was asked for."""
+        super().on_train_start()
+        self._grow_when_due()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Grow after the update that completes ``grow_step`` steps; the optimiser trains what is new."""
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        self._grow_when_due()
+
+    def _grow_when_due(self) -> None:
         if not self.grown and self.trainer.global_step >= self.hparams["grow_step"]:
             keep_state(self.trainer.optimizers[0], self, self.grow)
 
@@ -170,7 +179,8 @@ class TransformerLM(LanguageModel):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the shape that the checkpoint's weights have."""
-        if not self.grown and checkpoint["global_step"] > self.hparams["grow_step"]:
+        own = {name: tensor.shape for name, tensor in self.state_dict().items()}
+        if not self.grown and own != {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}:
             self.grow()
 
     def _blocks(self) -> list[Any]:

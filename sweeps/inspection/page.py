@@ -55,8 +55,8 @@ def remarks(layers: Sequence[LayerInspection]) -> list[str]:
     return lines
 
 
-def write_page(path: Path, target: str, layers: Sequence[LayerInspection]) -> None:
-    """Write the page."""
+def write_page(path: Path, target: str, layers: Sequence[LayerInspection], lines: Sequence[str]) -> None:
+    """Write the page; ``lines`` are what is said about single filters and copies."""
     superfluous, filters = sum(layer.superfluous for layer in layers), sum(layer.shape[0] for layer in layers)
     text = pages.render(
         "inspection.html",
@@ -65,7 +65,7 @@ def write_page(path: Path, target: str, layers: Sequence[LayerInspection]) -> No
         columns=list(MEANINGS),
         rows=[list(cells(layer).values()) for layer in layers],
         marked=[index for index, layer in enumerate(layers) if layer.superfluous],
-        remarks=remarks(layers),
+        remarks=lines,
         meanings=list(MEANINGS.items()),
     )
     pages.write(path, text)

@@ -19,6 +19,7 @@ SECTIONS = {
     "acceleration": "compile, channels_last",
     "feature_diversity": "schedule and layers of the measures diversity/...",
     "symmetry_breaking": "schedule, layers and threshold of the measures symmetry/...",
+    "clone_separation": "schedule and start of the measures clones/... of units that are copies",
     "snapshots": "per_doubling: weights kept at log-spaced steps; test_logits",
     "symmetry_trace": "replays: of a step in which symmetry breaks, to name the operation; 0 is off",
     "checkpoint": "Lightning's ModelCheckpoint",

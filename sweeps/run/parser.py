@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from symbreak.callbacks import (
     Acceleration,
+    CloneSeparation,
     Determinism,
     ExactResume,
     FeatureDiversity,
@@ -39,6 +40,7 @@ CALLBACKS = {
     "perturbation": Perturbation,
     "feature_diversity": FeatureDiversity,
     "symmetry_breaking": SymmetryBreaking,
+    "clone_separation": CloneSeparation,
     "snapshots": Snapshots,
     "symmetry_trace": SymmetryTrace,
     "checkpoint": ModelCheckpoint,

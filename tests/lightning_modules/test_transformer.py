@@ -84,3 +84,14 @@ def test_the_balance_loss_reaches_the_router(make_trainer, text):
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         TransformerLM(**(SMALL | arguments))
+
+
+@pytest.mark.parametrize("grow", ["widen", "upcycle"])
+def test_a_grown_network_loads_its_checkpoint(make_trainer, text, tmp_path, grow):
+    model = TransformerLM(**SMALL, grow=grow, grow_step=1)
+    trainer = make_trainer(max_steps=2)
+    trainer.fit(model, text)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    again = TransformerLM(**SMALL, grow=grow, grow_step=1)
+    make_trainer(max_steps=3).fit(again, text, ckpt_path=str(tmp_path / "a.ckpt"))
+    assert {name: p.shape for name, p in again.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}

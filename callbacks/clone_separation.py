@@ -1,0 +1,218 @@
+"""Whether and when copies of a unit become different."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.loggers import WandbLogger
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from symbreak.callbacks.announce import announce
+from symbreak.callbacks.functional import Units, distinct_rows, find_clones, find_units
+from symbreak.callbacks.measurements import Row
+from symbreak.callbacks.monitor import Monitor
+from symbreak.callbacks.precision import exact_products
+
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class CloneSeparation(Monitor):
+    """Finds units that are copies of each other, and logs how they become different.
+
+    ============================================ =====================================================================
+    key                                          meaning
+    ============================================ =====================================================================
+    ``clones/distinct_members/<layer>``          members of the layer's groups that differ in a bit of their incoming
+                                                 weights, summed over groups
+    ``clones/distinct_members``                  mean over layers with groups
+    ``clones/asymmetry/<layer>``                 rms distance of the members' incoming weights from the mean of their
+                                                 group, relative to their rms norm
+    ``clones/asymmetry``                         mean over layers with groups
+    ``clones/output_asymmetry/<layer>``          the same for the outputs of channels and neurons
+    ``clones/output_asymmetry``                  mean over layers with such groups
+    ``clones/steps_to_separation/<layer>``       steps from the search to the first measurement at which members of a
+                                                 group differ
+    ``clones/steps_to_separation``               the smallest of all layers
+    ============================================ =====================================================================
+
+    Groups are those of `find_clones`: channels, neurons, attention heads, experts, ranks of adapters. Where there are
+    none, nothing is logged. When is measured is described in :class:`~symbreak.callbacks.monitor.Monitor`. Weights
+    that are sharded over processes are not supported.
+
+    Args:
+        every_n_steps: distance of two measurements; None for a log-spaced schedule, dense early and sparse late.
+        samples: outputs are measured on the first so many samples of the batch.
+        start_step: the first measurement from this step on searches for groups, such as the step of a surgery.
+        tolerance: see `find_clones`; 0 finds equal bits alone.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+
+    family = "clones"
+    measures_features = False  # units need hooks of their own
+
+    def __init__(
+        self, every_n_steps: int | None = None, samples: int = 8, start_step: int = 0, tolerance: float = 0.0
+    ) -> None:
+        if start_step < 0 or tolerance < 0:
+            raise ValueError(f"start_step and tolerance must be at least 0, got {start_step} and {tolerance}")
+        self.start_step, self.tolerance = start_step, tolerance
+        super().__init__(every_n_steps, samples)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the network."""
+        super().on_fit_start(trainer, pl_module)
+        self._module = pl_module
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Measures the weights, and attaches hooks to the layers of channels and neurons that have copies."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self._measuring is not None and not self._handles:
+            for name, kind in self._kinds.items():
+                if kind in ("channels", "neurons"):
+                    hook = partial(self._on_output, name)
+                    self._handles.append(pl_module.get_submodule(name).register_forward_hook(hook))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Removes the hooks."""
+        self._remove_hooks()
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Removes the hooks, and keeps the measurements completed before the exception."""
+        self._remove_hooks()
+        super().on_exception(trainer, pl_module, exception)
+
+    def derive(self, step: int, row: Row) -> Row:
+        """Return the steps to separation of the layers that separated in this step."""
+        found: Row = {}
+        for layer, members in self._members.items():
+            smallest = len(members)
+            if layer not in self.separation and row.get(self.key("distinct_members", layer), 0) > smallest:
+                self.separation[layer] = step - self._found_step
+                found[self.key("steps_to_separation", layer)] = step - self._found_step
+        first = len(found) == len(self.separation) > 0
+        return found | ({self.key("steps_to_separation"): min(found.values())} if first else {})
+
+    def flush(self, trainer: Trainer) -> None:
+        """Logs the values so far, and announces that copies separated."""
+        before = len(self.separation)
+        super().flush(trainer)
+        if not before and self.separation:
+            layer, steps = min(self.separation.items(), key=lambda item: item[1])
+            announce(trainer, "copies separated", f"after {steps} steps, first in {layer}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tells W&B's summary also that copies never separated."""
+        super().on_train_end(trainer, pl_module)
+        outcome = {self.key("steps_to_separation"): min(self.separation.values(), default=None)}
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            if isinstance(logger, WandbLogger):
+                logger.experiment.summary.update(outcome)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Adds the groups and what has separated."""
+        own = {"members": self._members, "found_step": self._found_step, "separation": self.separation}
+        return super().state_dict() | own
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Knows the groups again."""
+        super().load_state_dict(state_dict)
+        self._members, self._found_step = state_dict["members"], state_dict["found_step"]
+        self.separation = state_dict["separation"]
+
+    def _reset(self) -> None:
+        super()._reset()
+        self.separation: dict[str, int] = {}
+        self._members: dict[str, list[list[int]]] = {}
+        self._found_step = -1
+        self._units: dict[str, Units] = {}
+        self._kinds: dict[str, str] = {}
+        self._handles: list[RemovableHandle] = []
+        self._module: nn.Module = nn.Identity()
+
+    def _search(self, step: int) -> None:
+        if self._found_step < 0:
+            self._found_step = step
+            for group in find_clones(self._module, tolerance=self.tolerance):
+                self._members.setdefault(group.name, []).append(list(group.members))
+        self._units = {each.name: each for each in find_units(self._module) if each.name in self._members}
+        self._kinds = {name: units.kind for name, units in self._units.items()}
+
+    def _open(self, step: int) -> None:
+        if step < self.start_step:
+            return
+        self._measuring = step
+        if not self._units and (self._found_step < 0 or self._members):
+            self._search(step)
+        tensors: dict[str, Tensor] = dict(self._module.named_parameters(remove_duplicate=False))
+        for name, units in self._units.items():
+            with torch.no_grad(), exact_products():
+                rows = [part.rows(tensors).reshape(units.count, -1) for part in units.incoming]
+                matrix = torch.cat(rows, 1)
+                self._from_weights[self.key("distinct_members", name)] = distinct_members(matrix, self._members[name])
+                self._from_weights[self.key("asymmetry", name)] = group_asymmetry(matrix, self._members[name])
+
+    def _on_output(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and self._measuring is not None:
+            axis = 1 if self._kinds[name] == "channels" else -1
+            with torch.no_grad(), exact_products():
+                rows = output.detach()[: self.samples].movedim(axis, 0).flatten(1)
+                key = self.key("output_asymmetry", name)
+                self._from_weights.setdefault(key, group_asymmetry(rows, self._members[name]))
+
+    def _remove_hooks(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+
+def distinct_members(rows: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+    """Return the number of different rows within each group, compared bit by bit and summed over groups.
+
+    Args:
+        rows: (n, k).
+        groups: indices of each group.
+    """
+    counts = []
+    for members in _by_size(groups):
+        if len(members) == 1:
+            counts.append(distinct_rows(rows[members[0]]).float())
+            continue
+        bits = rows.view(INTEGERS[rows.element_size()])[torch.tensor(members, device=rows.device)]
+        for index in range(bits.shape[1]):
+            seen = (bits[:, :index] == bits[:, index : index + 1]).all(-1).any(1)
+            counts.append((~seen).sum().float())
+    return torch.stack(counts).sum()
+
+
+def group_asymmetry(rows: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+    """Return sqrt(sum over groups and members of ||x - group mean||^2 / sum of ||x||^2); 0 where all rows are 0.
+
+    The first member is subtracted before the mean, so that equal members give exactly 0.
+
+    Args:
+        rows: (n, k).
+        groups: indices of each group.
+    """
+    zero = torch.zeros((), device=rows.device)
+    spread, square = zero, zero
+    for members in _by_size(groups):
+        x = rows[torch.tensor(members, device=rows.device)].float()
+        shifted = x - x[:, :1]
+        spread = spread + (shifted - shifted.mean(1, keepdim=True)).square().sum()
+        square = square + x.square().sum()
+    return torch.where(square == 0, zero, (spread / square).sqrt())
+
+
+def _by_size(groups: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
+    sizes: dict[int, list[Sequence[int]]] = {}
+    for group in groups:
+        sizes.setdefault(len(group), []).append(group)
+    return list(sizes.values())

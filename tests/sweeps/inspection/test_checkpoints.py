@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from symbreak.sweeps.cli import main
+from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.inspection.checkpoints import StoredWeights, read_weights, shards
+from symbreak.sweeps.inspection.command import inspect
+
+
+@pytest.fixture
+def state():
+    torch.manual_seed(0)
+    names = {"a.weight": (6, 4), "a.bias": (6,), "b.in_proj_weight": (12, 4), "c.weight": (3, 6)}
+    found = {name: torch.randn(shape) for name, shape in names.items()}
+    found["a.weight"][4] = found["a.weight"][1]
+    return found | {"steps.weight": torch.zeros(2, 2, dtype=torch.int64)}
+
+
+def shard(folder, state, suffix, save):
+    files = {name: f"part-{index % 2}{suffix}" for index, name in enumerate(state)}
+    for file in set(files.values()):
+        save({name: state[name] for name in state if files[name] == file}, folder / file)
+    index = folder / f"model{suffix}.index.json"
+    index.write_text(json.dumps({"weight_map": files}))
+    return index
+
+
+@pytest.mark.parametrize("kind", ["one", "safetensors", "torch"])
+def test_every_kind_of_checkpoint_gives_the_weights_of_torch_save(tmp_path, state, kind):
+    torch.save(state, tmp_path / "whole.pt")
+    if kind == "one":
+        path = tmp_path / "one.safetensors"
+        save_file(state, path)
+    else:
+        suffix, save = (".safetensors", save_file) if kind == "safetensors" else (".bin", torch.save)
+        path = shard(tmp_path, state, suffix, save)
+    weights, expected = read_weights(path), read_weights(tmp_path / "whole.pt")
+    assert isinstance(weights, StoredWeights)
+    assert set(weights) == set(expected) == {"a", "b.q_proj", "b.k_proj", "b.v_proj", "c"}
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_copies_in_a_sharded_checkpoint_are_named(tmp_path, state, capsys):
+    page = inspect(str(shard(tmp_path, state, ".safetensors", save_file)), tmp_path / "page.html")
+    assert "a: filters 1, 4 are copies of one" in capsys.readouterr().out
+    assert "a: filters 1, 4 are copies of one" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.safetensors", b"no tensors", "is not a safetensors file"),
+        ("a.json", b"{}", "no weight_map"),
+        ("a.json", b"\xff", "no weight_map"),
+        ("a.json", b'{"weight_map": {"x.weight": "gone.safetensors"}}', "gone.safetensors"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        read_weights(path)
+
+
+def test_a_shard_outside_of_the_folder_is_not_read(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"weight_map": {"x.weight": "../../secret.safetensors"}}))
+    assert shards(path) == {"x.weight": tmp_path / "secret.safetensors"}
+
+
+def test_interchangeable_units_of_a_network_are_named_with_what_separates_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = "{num_classes: 11, context: 8, depth: 1, width: 16, num_heads: 2, hidden: 24, heads: symmetric}"
+    command = ["inspect", "symbreak.lightning_modules.TransformerLM", "--arguments", arguments, "--output", "a.html"]
+    assert main(command) == 0
+    line = "blocks.0.attention: heads 0, 1 are copies (fully symmetric)"
+    assert line in " ".join(capsys.readouterr().out.split())
+    assert line in Path("a.html").read_text()
