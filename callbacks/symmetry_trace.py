@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from symbreak.callbacks.announce import announce
@@ -66,13 +67,16 @@ class SymmetryTrace(Callback):
     finding says in how many replays the operation appeared. Differences that labels (between classes), the batch
     (between its input channels) or differing initial weights explain are no findings. Watching ends with the first one.
 
+    With more than one process the callback warns and does nothing.
+
     The finding is announced in the progress display and by an alert of an online W&B run, and handed to every logger as
     the hyperparameter ``symmetry/cause``.
 
     Args:
         replays: Number of replays of a step whose break they do not show; 0 switches the callback off.
         traced_steps: Number of first steps that are traced whether or not a count has grown.
-        stop: Whether to stop training at the first finding.
+        follow: Number of steps after the finding that are traced if a count grows in them: to which layers it spreads.
+        stop: Whether to stop training when nothing is left to trace.
 
     Attributes:
         initial: The finding that filters differed at the start of training, or None.
@@ -83,11 +87,12 @@ class SymmetryTrace(Callback):
         ValueError: If a number is negative.
     """
 
-    def __init__(self, replays: int = 3, traced_steps: int = 0, stop: bool = False) -> None:
-        if replays < 0 or traced_steps < 0:
-            raise ValueError(f"replays={replays} and traced_steps={traced_steps} must be 0 (off) or more")
+    def __init__(self, replays: int = 3, traced_steps: int = 0, follow: int = 0, stop: bool = False) -> None:
+        if min(replays, traced_steps, follow) < 0:
+            raise ValueError(f"replays={replays}, traced_steps={traced_steps} and follow={follow} must be 0 or more")
         self.replays = replays
         self.traced_steps = traced_steps
+        self.follow = follow
         self.stop = stop
         self._reset()
 
@@ -107,7 +112,9 @@ class SymmetryTrace(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the groups of equal filters that training starts with."""
-        if not self.replays:
+        if self.replays and trainer.world_size > 1:
+            rank_zero_warn("SymmetryTrace is off: it traces one process, and `symbreak audit` judges the all-reduce.")
+        if not self.replays or trainer.world_size > 1:
             return
         self._weights = {
             name: p
@@ -139,13 +146,18 @@ class SymmetryTrace(Callback):
             if finding is not None and self.found is None:
                 self.found = finding
                 self._tell(trainer, finding)
-        if self.found is not None and self.stop:
-            trainer.should_stop = True
-        done = self.found is not None or not self._watched()
-        if len(self.traces) >= max(EXPLAINED_REPLAYS, self.traced_steps) or (
-            done and trainer.global_step >= self.traced_steps
-        ):
+        if self._is_done(trainer.global_step):
             self._step = None
+            trainer.should_stop = trainer.should_stop or self.stop
+
+    def _is_done(self, step: int) -> bool:
+        """Whether nothing is left to trace: all slices differ, or the finding was followed long enough."""
+        if step < self.traced_steps:
+            return False
+        if self.found is None:
+            return not self._watched() or len(self.traces) >= self.traced_steps + EXPLAINED_REPLAYS
+        followed = sum(step > self.found.step for step, _ in self.traces)
+        return followed >= self.follow or not self._watched()
 
     def _watched(self) -> list[tuple[str, int]]:
         """Weights and axes along which some slices are still equal."""

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "test": ("symbreak.sweeps.run.command:main", "test a checkpoint"),
     "sweep": ("symbreak.sweeps.engine.command:sweep", "run a W&B sweep file, offline by default"),
     "audit": ("symbreak.sweeps.audit.command:audit", "find out which operations break symmetry on this machine"),
+    "trace": ("symbreak.sweeps.trace.command:main", "name the operation that breaks the symmetry of a run"),
     "inspect": ("symbreak.sweeps.inspection.command:inspect", "show how diverse the weights of any network are"),
     "agents": ("symbreak.sweeps.engine.agents:agents", "join a sweep at W&B from another machine"),
     "compare": ("symbreak.sweeps.compare.command:compare", "show how far runs are apart"),
@@ -102,7 +103,7 @@ def _run(command: str, args: list[str]) -> int:
         args = prepare([command, *args])
     module, _, name = COMMANDS[command][0].partition(":")
     function: Callable[..., Any] = getattr(import_module(module), name)
-    return function(args) if command in OWN_PARSER else _call(command, function, args)
+    return function(args) if command in (*OWN_PARSER, "trace") else _call(command, function, args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,6 +26,7 @@ MADE_OF = {
     "report": {"audit", "compare"},
     "audit": {"report"},
     "compare": {"report"},
+    "trace": {"audit"},
 }
 """Rooms that a room's command is made of, beside the shared ones and itself."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ class Record:
     Args:
         alive: Weak reference; while it is held, the storage's address is not used again.
         known: Whether a traced operation wrote the storage.
-        partitions: By view of the storage and axis.
+        derived: What was computed from its values, such as partitions, by view of the storage.
         causes: By stride and size of an axis, which a transposed or sliced view shares with its base.
         written_in_part: The event of an operation that last wrote to a part of the storage.
         views: Offset, shape and stride of parts that operations wrote, such as the gradients in a flat bucket.
@@ -31,7 +33,7 @@ class Record:
 
     alive: StorageWeakRef
     known: bool = False
-    partitions: dict[tuple, Partition] = field(default_factory=dict)
+    derived: dict[tuple, Any] = field(default_factory=dict)
     causes: dict[tuple[int, int], Causes] = field(default_factory=dict)
     written_in_part: Causes = NOTHING
     views: set[tuple[int, torch.Size, tuple[int, ...]]] = field(default_factory=set)
@@ -69,11 +71,15 @@ class Memory:
 
     def partition(self, tensor: Tensor, axis: int) -> Partition:
         """Return the partition along one axis, computed once after each write."""
-        partitions = self.record(tensor).partitions
-        key = (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, axis)
-        if key not in partitions:
-            partitions[key] = partition(tensor, axis)
-        return partitions[key]
+        return self.derive(tensor, axis, lambda: partition(tensor, axis))
+
+    def derive(self, tensor: Tensor, what: Hashable, compute: Callable[[], Any]) -> Any:
+        """Return what is computed from a tensor's values, once after each write to its storage."""
+        derived = self.record(tensor).derived
+        key = (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, what)
+        if key not in derived:
+            derived[key] = compute()
+        return derived[key]
 
     def write(self, tensor: Tensor, whole: bool) -> Record:
         """Forget what a write has changed; return the record.
@@ -83,7 +89,7 @@ class Memory:
             whole: Whether nothing of the storage remains from before.
         """
         found = self.record(tensor)
-        found.partitions.clear()
+        found.derived.clear()
         found.known = True
         if whole:
             found.causes.clear()

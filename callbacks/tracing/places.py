@@ -55,6 +55,11 @@ class Place:
     module: str
     line: Line | None
 
+    def describe(self) -> str:
+        """Return phase, module and line in words."""
+        parts = [self.phase, self.module, "" if self.line is None else f"at {self.line}"]
+        return ", ".join(part for part in parts if part)
+
 
 class Places:
     """Follows the modules of a network through forward and backward, and names its tensors.

@@ -20,6 +20,7 @@ SECTIONS = {
     "feature_diversity": "schedule and layers of the measures diversity/...",
     "symmetry_breaking": "schedule, layers and threshold of the measures symmetry/...",
     "snapshots": "per_doubling: weights kept at log-spaced steps; test_logits",
+    "symmetry_trace": "replays: of a step in which symmetry breaks, to name the operation; 0 is off",
     "checkpoint": "Lightning's ModelCheckpoint",
     "exact_resume": "every_n_steps: steps between two resume.ckpt",
     "run": "dir: the run's folder; test: whether to test after fitting",

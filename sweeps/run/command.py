@@ -174,8 +174,8 @@ class SymbreakCLI(ConfiguredCLI):
             self.trainer.test(**{**kwargs, "verbose": False})
 
 
-def main(args: list[str]) -> int:
-    """Run one command in this process; return its exit status.
+def run(args: list[str]) -> SymbreakCLI:
+    """Run one command in this process, its arguments as `prepare` returns them.
 
     Raises:
         UsageError: If the input is bad.
@@ -185,7 +185,12 @@ def main(args: list[str]) -> int:
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message)
     sys.argv[1:] = args
-    cli = SymbreakCLI()
+    return SymbreakCLI()
+
+
+def main(args: list[str]) -> int:
+    """Run one command in this process and print what became of it; return its exit status."""
+    cli = run(args)
     if rank_zero_only.rank == 0:
         print_run(cli.run_dir)
     return 0

@@ -20,6 +20,7 @@ from symbreak.callbacks import (
     RoundingNoise,
     Snapshots,
     SymmetryBreaking,
+    SymmetryTrace,
 )
 from symbreak.datamodules import ImageDataModule
 from symbreak.lightning_modules import ImageClassifier
@@ -40,6 +41,7 @@ CALLBACKS = {
     "feature_diversity": FeatureDiversity,
     "symmetry_breaking": SymmetryBreaking,
     "snapshots": Snapshots,
+    "symmetry_trace": SymmetryTrace,
     "checkpoint": ModelCheckpoint,
     "exact_resume": ExactResume,
 }
@@ -48,6 +50,7 @@ DEFAULTS = {
     "data": {"class_path": "symbreak.datamodules.DigitsDataModule"},
     "optimizer": {"class_path": "torch.optim.SGD", "init_args": SGD_DEFAULTS},
     "checkpoint.save_last": True,
+    "symmetry_trace.replays": 0,
 }
 
 
