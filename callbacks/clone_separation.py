@@ -204,7 +204,8 @@ def group_asymmetry(rows: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
     zero = torch.zeros((), device=rows.device)
     spread, square = zero, zero
     for members in _by_size(groups):
-        x = rows[torch.tensor(members, device=rows.device)].float()
+        x = rows[torch.tensor(members, device=rows.device)]
+        x = x if x.dtype == torch.float64 else x.float()
         shifted = x - x[:, :1]
         spread = spread + (shifted - shifted.mean(1, keepdim=True)).square().sum()
         square = square + x.square().sum()

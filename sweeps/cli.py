@@ -65,11 +65,14 @@ def _dashed(text: str) -> str:
 
 def _call(command: str, function: Callable[..., Any], args: list[str]) -> int:
     """Call a function with what the command line says of its parameters; its docstring is the help."""
-    from inspect import signature
+    from inspect import getdoc, signature
+    from textwrap import dedent
 
     from symbreak.sweeps.errors import OneLineParser
 
-    parser = OneLineParser(prog=f"symbreak {command}", description=str(function.__doc__).partition("\n")[0])
+    summary, _, rest = str(getdoc(function)).partition("\n")
+    examples = rest.partition("Examples:\n")[2].partition("\nArgs:")[0]
+    parser = OneLineParser(prog=f"symbreak {command}", description=summary)
     parameters = signature(function).parameters
     lists = {name for name, given in parameters.items() if given.default is given.empty and "list" in str(given)}
     for name in lists:
@@ -77,7 +80,7 @@ def _call(command: str, function: Callable[..., Any], args: list[str]) -> int:
     parser.add_function_arguments(function, as_positional=True, skip={*lists})
     switches = {name for name, given in parameters.items() if given.annotation in (bool, "bool")}
     if {"-h", "--help"} & set(args):
-        print(_dashed(parser.format_help()))
+        print(_dashed(parser.format_help()) + (f"\nexamples:\n{dedent(examples)}" if examples else ""))
         return 0
     options = parser.parse_args(_normalize(args, switches))
     result = function(**options.as_dict())

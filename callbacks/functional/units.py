@@ -26,7 +26,7 @@ def find_units(module: nn.Module) -> list[Units]:
     return [units for units in found if units.count > 1 and units.incoming and not units.open]
 
 
-class _Tracer(fx.Tracer):
+class _UnitTracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m) is not nn.Sequential and (known(m) or super().is_leaf_module(m, module_qualified_name))
 
@@ -43,7 +43,7 @@ class _Search:
         if leaf and (result := self.layers.output(module, name, inputs)) is not NotImplemented:
             return result
         try:
-            graph = _Tracer().trace(module)
+            graph = _UnitTracer().trace(module)
         except Exception:  # whatever a forward does that fx cannot record
             for value in inputs:
                 close(value)

@@ -95,3 +95,9 @@ def test_measures_of_groups_equal_those_of_each_group():
 def test_bad_arguments_are_refused(arguments):
     with pytest.raises(ValueError, match="at least 0"):
         CloneSeparation(**arguments)
+
+
+def test_differences_of_float64_are_not_lost():
+    rows = torch.ones(2, 3, dtype=torch.float64)
+    rows[1, 0] += 1e-12
+    assert 0 < group_asymmetry(rows, [[0, 1]]) < 1e-11

@@ -88,7 +88,7 @@ def test_drop_upcycling_draws_a_share_of_the_hidden_units_anew(share):
 
 
 def test_tied_heads_give_equal_outputs():
-    attention = CausalSelfAttention(12, 3)
+    attention: Any = CausalSelfAttention(12, 3)
     tie_heads_(attention, outgoing=True)
     for name in ("q_proj", "k_proj", "v_proj"):
         parts = attention.get_submodule(name).get_parameter("weight").unflatten(0, (3, 4))
@@ -100,7 +100,8 @@ def test_tied_heads_give_equal_outputs():
 
 
 def test_adapters_start_as_asked_for_and_train_alone():
-    base, x = nn.Linear(6, 5), torch.randn(4, 6)
+    base: Any = nn.Linear(6, 5)
+    x = torch.randn(4, 6)
     before = base(x)
     zero, identical, independent = (
         LowRank(copy.deepcopy(base), 3, rows) for rows in ("zero", "identical", "independent")

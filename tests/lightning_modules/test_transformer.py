@@ -56,7 +56,8 @@ def test_growing_during_training_trains_the_new_parameters(make_trainer, text, g
 
 
 def test_widened_copies_with_even_shares_stay_equal(make_trainer, text):
-    model = TransformerLM(**{**SMALL, "hidden": 32}, grow="widen", grow_step=1)
+    wide: dict[str, Any] = SMALL | {"hidden": 32}
+    model = TransformerLM(**wide, grow="widen", grow_step=1)
     make_trainer(max_steps=8).fit(model, text)
     weight = model.get_submodule("blocks.0.feed_forward.0").get_parameter("weight")
     assert torch.equal(weight[:32], weight[32:])
