@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from symbreak.callbacks.announce import announce
@@ -66,6 +67,8 @@ class SymmetryTrace(Callback):
     finding says in how many replays the operation appeared. Differences that labels (between classes), the batch
     (between its input channels) or differing initial weights explain are no findings. Watching ends with the first one.
 
+    With more than one process the callback warns and does nothing.
+
     The finding is announced in the progress display and by an alert of an online W&B run, and handed to every logger as
     the hyperparameter ``symmetry/cause``.
 
@@ -109,7 +112,9 @@ class SymmetryTrace(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the groups of equal filters that training starts with."""
-        if not self.replays:
+        if self.replays and trainer.world_size > 1:
+            rank_zero_warn("SymmetryTrace is off: it traces one process, and `symbreak audit` judges the all-reduce.")
+        if not self.replays or trainer.world_size > 1:
             return
         self._weights = {
             name: p

@@ -2,6 +2,7 @@ import json
 import sys
 
 import pytest
+import yaml
 from tests.sweeps.trace import networks
 
 from symbreak.sweeps.cli import main as symbreak
@@ -56,12 +57,18 @@ def test_rounding_noise_is_named_by_its_callback(tmp_path):
     assert "RoundingNoise." in found["verdict"]
 
 
-NOISY = ["--model=ImageClassifier", f"--model.init_args.network={networks.__name__}.Noisy"]
-
-
-@pytest.mark.parametrize(("after", "step"), [(0, 1), (5, 6)])
-def test_an_unseeded_random_operation_is_found_by_repeating(tmp_path, capsys, after, step):
-    config = [CONFIG[0], *NOISY, f"--model.init_args.network_args.after={after}", "--trainer.num_sanity_val_steps=0"]
+@pytest.mark.parametrize(("network", "step"), [("Noisy", 1), ("LateNoisy", 6)])
+def test_an_unseeded_random_operation_is_found_by_repeating(tmp_path, capsys, network, step):
+    file = tmp_path / "noisy.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "model": {"class_path": f"{networks.__name__}.{network}"},
+                "trainer": {"num_sanity_val_steps": 0, "accelerator": "cpu"},
+            }
+        )
+    )
+    config = [f"--config={file}"]
     assert main([*config, "--repeat", "--steps=7", f"--output={tmp_path / 'two.json'}"]) == 0
     found = json.loads((tmp_path / "two.json").read_text())
     assert (found["kind"], found["step"]) == ("random", step)
