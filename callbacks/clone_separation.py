@@ -64,7 +64,7 @@ class CloneSeparation(Monitor):
         super().__init__(every_n_steps, samples)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the network."""
+        """Keep the network."""
         super().on_fit_start(trainer, pl_module)
         self._module = pl_module
 
@@ -80,12 +80,12 @@ class CloneSeparation(Monitor):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Removes the hooks."""
+        """Remove the hooks."""
         self._remove_hooks()
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Removes the hooks, and keeps the measurements completed before the exception."""
+        """Remove the hooks, and keep the measurements completed before the exception."""
         self._remove_hooks()
         super().on_exception(trainer, pl_module, exception)
 
@@ -101,7 +101,7 @@ class CloneSeparation(Monitor):
         return found | ({self.key("steps_to_separation"): min(found.values())} if first else {})
 
     def flush(self, trainer: Trainer) -> None:
-        """Logs the values so far, and announces that copies separated."""
+        """Log the values so far, and announce that copies separated."""
         before = len(self.separation)
         super().flush(trainer)
         if not before and self.separation:
@@ -117,7 +117,7 @@ class CloneSeparation(Monitor):
                 logger.experiment.summary.update(outcome)
 
     def state_dict(self) -> dict[str, Any]:
-        """Adds the groups and what has separated."""
+        """Add the groups and what has separated."""
         own = {"members": self._members, "found_step": self._found_step, "separation": self.separation}
         return super().state_dict() | own
 

@@ -51,7 +51,7 @@ def identity_(weight: Tensor, scale: float = 1.0) -> Tensor:
 
 @torch.no_grad()
 def cyclic_identity_(weight: Tensor, scale: float = 1.0) -> Tensor:
-    """Outputs go round the inputs: ``scale`` at W[d, d mod C_in, centre], 0 elsewhere.
+    """Assign outputs to inputs cyclically: ``scale`` at W[d, d mod C_in, centre], 0 elsewhere.
 
     Source: Blumenfeld, Gilboa, Soudry, "Beyond Signal Propagation", ICML 2020.
     """
@@ -114,7 +114,7 @@ def he_(weight: Tensor, gain: float = 2.0, fan: Fan = "fan_out") -> Tensor:
 
 
 def he_std(weight: Tensor, gain: float = 2.0, fan: Fan = "fan_out") -> float:
-    """Standard deviation sqrt(gain / fan) of `he_`."""
+    """Return the standard deviation sqrt(gain / fan) of `he_`."""
     channels = weight.shape[0 if fan == "fan_out" else 1]
     return math.sqrt(gain / (channels * math.prod(weight.shape[2:])))
 

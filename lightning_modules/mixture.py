@@ -45,7 +45,7 @@ class MixtureOfExperts(nn.Module):
         self.top_k, self.router_noise = top_k, router_noise
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (..., width) of tokens (..., width)."""
+        """Return outputs (..., width) of tokens (..., width)."""
         logits = self.router(x)
         if self.training and self.router_noise:
             logits = logits + self.router_noise * torch.randn_like(logits)

@@ -86,7 +86,7 @@ class _Tracer(fx.Tracer):
 
 @contextmanager
 def _evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, which has no dropout or checkpointing to trace; every module's own mode is restored."""
+    """Set evaluation mode, which has no dropout or checkpointing to trace, and restore every module's own mode."""
     modes = {child: child.training for child in module.modules()}
     module.eval()
     try:
@@ -157,7 +157,7 @@ class _Flow:
         return len(names), sum(w[0, 0].numel() for w in weights if isinstance(w, torch.Tensor))
 
     def _walk_back(self, node: fx.Node, side: int) -> tuple[str, str | None] | None:
-        """The last weight layer before ``node`` on the main path, and the gate between the two."""
+        """Return the last weight layer before ``node`` on the main path, and the gate between the two."""
         gate = None
         while self.index[node] not in self.layers:
             gate = gate or self._gate(node)

@@ -216,7 +216,7 @@ def _is_weight(layer: nn.Module, parameter: Tensor) -> bool:
 
 
 def _parts(layer: nn.Module, parameter: Tensor) -> list[Tensor]:
-    """Views of shape (C_out, C_in, *kernel): one per group of a convolution or projection of an attention layer."""
+    """Return views (C_out, C_in, *kernel), one per group of a convolution or projection of an attention layer."""
     if isinstance(layer, nn.MultiheadAttention) and parameter is layer.in_proj_weight:
         return list(parameter.chunk(3))
     if not isinstance(layer, _ConvNd):

@@ -198,7 +198,7 @@ class LowRank(nn.Module):
                 self.up.copy_(self.up[:, :1].clone().expand_as(self.up))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (..., out) of inputs (..., in)."""
+        """Return outputs (..., out) of inputs (..., in)."""
         return self.base(x) + nn.functional.linear(nn.functional.linear(x, self.down), self.up)
 
 

@@ -158,7 +158,7 @@ class Trace:
         return found
 
     def __str__(self) -> str:
-        """The verdict in one sentence."""
+        """Return the verdict in one sentence."""
         note = f" ({', '.join(self.compiled)}: a compiled region is one operation)" if self.compiled else ""
         first = self.first
         if first is not None and not (self.initial and first.kind == "values"):

@@ -83,7 +83,7 @@ def _layer(which: str, kernel: int, inputs: Inputs) -> Run:
 
 
 def _grouped(which: str, inputs: Inputs) -> Run:
-    """A 3x3 convolution in two groups, whose inputs, filters and upstream gradients equal each other's."""
+    """Compute a 3x3 convolution in two groups of equal inputs, filters and upstream gradients."""
     batch, channels, *image = inputs.shape
     half = channels // 2
     w_axis = {"forward": 0, "input_grad": 1, "filter_grad": None}[which]

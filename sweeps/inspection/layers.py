@@ -15,7 +15,7 @@ from symbreak.callbacks.functional.rank import effective_rank_of, numerical_rank
 DEAD = 1e-6
 """A filter is dead if its norm is below this share of the layer's largest."""
 LARGEST = 8192
-"""Of layers with more filters than this only bitwise copies are looked for: all pairs are too many."""
+"""Above this number of filters only exact duplicates are searched."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,13 @@ def inspect_layer(name: str, weight: Tensor, similarity: float) -> LayerInspecti
 
 
 def dead_filters(weight: Tensor) -> tuple[int, ...]:
-    """Indices of the filters whose norm is below ``DEAD`` times the largest norm; all of them where all are 0."""
+    """Return the filters whose norm is below ``DEAD`` times the largest norm; all of them where all are 0."""
     norms = torch.linalg.vector_norm(weight.flatten(1).double(), dim=1)
     return tuple(torch.nonzero(norms <= DEAD * norms.max()).flatten().tolist())
 
 
 def copies(weight: Tensor, similarity: float, dead: Sequence[int] = ()) -> list[tuple[int, ...]]:
-    """Groups of two or more filters that are copies of their first member.
+    """Return groups of two or more filters that are copies of their first member.
 
     Args:
         weight: (C_out, ...).

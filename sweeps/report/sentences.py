@@ -48,7 +48,7 @@ def _arm(table: RunTable, facts: pd.DataFrame, arm: str) -> Sentence | None:
 
 
 def _symmetry(table: RunTable, facts: pd.DataFrame) -> str:
-    """Return what became of an arm's symmetry: kept exactly, broken below the threshold, escaped, or never there."""
+    """Describe an arm's symmetry: kept exactly, broken below the threshold, escaped, or never there."""
     measured = facts.dropna(subset="last")
     if measured.empty:
         return ""

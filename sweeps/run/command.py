@@ -191,7 +191,7 @@ def run(args: list[str]) -> SymbreakCLI:
 
 
 def main(args: list[str]) -> int:
-    """Run one command in this process and print what became of it; return its exit status."""
+    """Run one command in this process and print its outcome; return its exit status."""
     cli = run(args)
     if rank_zero_only.rank == 0:
         print_run(cli.run_dir)
