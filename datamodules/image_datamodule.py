@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import torch
@@ -61,6 +61,8 @@ class ImageDataModule(LightningDataModule, ABC):
             ValueError: If an argument is out of bounds, naming the bounds.
         """
         super().__init__()
+        given = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        self.save_hyperparameters(given, logger=False)
         self._device: torch.device | None = None
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         self._order_seed = seed if self.order_seed is None else self.order_seed

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -119,6 +119,8 @@ class TextDataModule(LightningDataModule):
     def __post_init__(self) -> None:
         """Check the arguments and read the text."""
         super().__init__()
+        given = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        self.save_hyperparameters(given, logger=False)
         self._seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         bounds = {"context": (self.context, 1), "batch_size": (self.batch_size, 1), "seed": (self._seed, 0)}
         for name, (value, low) in bounds.items():

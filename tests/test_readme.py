@@ -4,6 +4,7 @@ import re
 import shlex
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_the_python_example_trains(tmp_path, monkeypatch):
     (code,) = (block for kind, block in BLOCKS if kind == "python")
     monkeypatch.chdir(tmp_path)
     quiet = {"max_steps": 2, "max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False}
-    scope = {"your_module": YourModule(), "your_data": torch.utils.data.DataLoader(torch.randn(4, 4), 2)}
+    scope = {"your_module": YourModule(), "your_data": torch.utils.data.DataLoader(cast(Any, torch.randn(4, 4)), 2)}
     original = pl.Trainer
     monkeypatch.setattr(pl, "Trainer", lambda **options: original(**quiet, logger=False, **options))
     exec(code, scope | {"pl": pl})

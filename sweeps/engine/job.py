@@ -89,6 +89,8 @@ def _symbreak(job: Job) -> int:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     finally:
         if wandb := sys.modules.get("wandb"):  # a forked process ends without W&B's own exit hook
+            if wandb.run is not None:
+                wandb.run.finish(code)
             wandb.teardown(code)
     return code
 

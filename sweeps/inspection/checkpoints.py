@@ -134,7 +134,7 @@ def _read_state(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         what = "holds Python objects, which are not unpickled here, or is no checkpoint"
         raise UsageError(f"{path} {what}; save the network's state_dict() alone") from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # foreign bytes make the reader raise almost anything
         reason = "".join(f": {line}" for line in str(error).splitlines()[:1])
         raise UsageError(f"{path} is not a file of torch.save{reason}") from error
     for key in NESTED:

@@ -42,7 +42,7 @@ def inspect(
             path of a network or of a function that makes one, such as torchvision.models.resnet18. A checkpoint does
             not tell the types of its layers: weights count as (outputs, inputs, ...), the wrong way round for a
             transposed convolution.
-        output: HTML page to write (default: runs/inspect-NAME.html).
+        output: HTML page to write (default: runs/inspect-NAME.html, numbered where there is one).
         arguments: Keyword arguments for the network at an import path, such as '{num_classes: 10}'.
         checkpoint: What the network at an import path loads, so that the types of its layers are known.
         similarity: Filters whose cosine is at least this count as copies.
@@ -72,11 +72,16 @@ def inspect(
         console.print(line, markup=False, highlight=False)
     if len(lines) > SHOWN:
         console.print(f"and {len(lines) - SHOWN} more lines on the page", markup=False)
-    page = output or Path(
-        "runs", f"inspect-{re.sub(r'[^A-Za-z0-9]+', '-', path.stem if path.exists() else target)}.html"
-    )
+    page = output or _new_page(path.stem if path.exists() else target)
     write_page(page, target, layers, lines)
     return page
+
+
+def _new_page(name: str) -> Path:
+    """Return the default path of a page, numbered where an earlier page has it."""
+    stem = f"inspect-{re.sub(r'[^A-Za-z0-9]+', '-', name)}"
+    numbered = (Path("runs", f"{stem}{suffix}.html") for suffix in ["", *(f"-{n}" for n in range(2, 10_000))])
+    return next(page for page in numbered if not page.exists())
 
 
 def _read(

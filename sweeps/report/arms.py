@@ -22,7 +22,7 @@ def varying_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _tells_apart(key: str) -> bool:
-    is_seed = key.rsplit(".", 1)[-1] in SEED_NAMES or key.startswith("seeds.")
+    is_seed = key.rsplit(".", 1)[-1] in SEED_NAMES
     return not (is_seed or key in BOOKKEEPING or key.startswith(_BOOKKEEPING_PREFIXES))
 
 

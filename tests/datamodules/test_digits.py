@@ -56,3 +56,16 @@ def test_the_command_line_can_build_it():
     data = cli.datamodule
     assert isinstance(data, DigitsDataModule)
     assert (data.batch_size, data.cutout, data.crop_padding, data.val_fraction) == (32, 2, 0, 0.1)
+
+
+def test_a_checkpoint_holds_the_arguments_of_the_data(tmp_path):
+    from pytorch_lightning import Trainer
+
+    from symbreak.lightning_modules import ConstNet
+
+    data = DigitsDataModule(batch_size=64, cutout=2, seed=5)
+    trainer = Trainer(max_steps=1, accelerator="cpu", logger=False, limit_val_batches=0, default_root_dir=tmp_path)
+    trainer.fit(ConstNet(7, 1, in_channels=1), data)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    again = DigitsDataModule.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert (again.batch_size, again.cutout, again.seed, again.crop_padding) == (64, 2, 5, data.crop_padding)

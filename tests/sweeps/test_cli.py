@@ -162,7 +162,7 @@ def test_a_class_in_the_current_folder_is_found_after_installed_ones(capsys, mon
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     (tmp_path / "own_network.py").write_text("def network(num_classes): raise ValueError('found')")
     (tmp_path / "json.py").write_text("raise ImportError('not this one')")
-    words = ["--model=ImageClassifier", "--model.network=own_network.network", "--wandb.mode=disabled"]
+    words = ["--model=ImportedNetwork", "--model.network=own_network.network", "--wandb.mode=disabled"]
     assert "found" in failure_of_a_run(capsys, *words)
     assert sys.path[-1] == str(tmp_path)
 
@@ -179,7 +179,7 @@ def test_an_error_in_a_network_of_the_users_own_names_its_line(capsys, monkeypat
         "from torch import nn\nclass Net(nn.Linear):\n  def __init__(self): super().__init__(3, 10)\n"
         "  def forward(self, x): return super().forward(x)\n"
     )
-    words = ["--model=ImageClassifier", "--model.network=odd_network.Net", "--wandb.mode=disabled", "--run.dir=run"]
+    words = ["--model=ImportedNetwork", "--model.network=odd_network.Net", "--wandb.mode=disabled", "--run.dir=run"]
     said = failure_of_a_run(capsys, *words)
     assert "odd_network.py, line 4: RuntimeError: mat1 and mat2" in said
     assert "run/traceback.txt says where" in said

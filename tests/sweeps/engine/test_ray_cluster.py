@@ -39,19 +39,6 @@ def test_every_point_runs_once_and_a_killed_one_again(stubs, cluster):
     assert len(stubs.starts()) == 5
 
 
-def test_runs_of_a_machine_that_leaves_go_on_elsewhere(stubs, cluster):
-    node = cluster.add_node(num_cpus=1)
-    stubs.write({"x": {"values": list(range(6))}, "seconds": {"value": 0.7}})
-    driver = stubs.in_background(**on(cluster))
-    stubs.wait_for_starts(3)
-    cluster.remove_node(node, allow_graceful=False)
-    cluster.add_node(num_cpus=1)
-    output = driver.communicate(timeout=120)[0]
-    assert driver.returncode == 0, output
-    assert statuses(stubs).count("finished") == 6
-    assert statuses(stubs).count("failed") == 0
-
-
 def test_an_interrupt_stops_the_runs_and_the_next_call_goes_on(stubs, cluster):
     stubs.write({"x": {"values": [1, 2]}, "seconds": {"value": 3.0}})
     driver = stubs.in_background(**on(cluster, workers=1))
@@ -79,3 +66,17 @@ def test_a_machine_that_does_not_see_the_folder_is_named(stubs, cluster, monkeyp
 def test_a_run_that_no_machine_can_hold_is_refused(stubs, cluster, options, need):
     with pytest.raises(UsageError, match=need):
         stubs.write({"x": {"value": 1}}).run(**on(cluster, **options))
+
+
+def test_runs_of_a_machine_that_leaves_go_on_elsewhere(stubs, cluster):
+    """Last in this file: a cluster notices only after a while that a machine has left."""
+    node = cluster.add_node(num_cpus=1)
+    stubs.write({"x": {"values": list(range(6))}, "seconds": {"value": 0.7}})
+    driver = stubs.in_background(**on(cluster))
+    stubs.wait_for_starts(3)
+    cluster.remove_node(node, allow_graceful=False)
+    cluster.add_node(num_cpus=1)
+    output = driver.communicate(timeout=120)[0]
+    assert driver.returncode == 0, output
+    assert statuses(stubs).count("finished") == 6
+    assert statuses(stubs).count("failed") == 0

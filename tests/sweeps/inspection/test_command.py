@@ -164,3 +164,16 @@ def test_filters_that_differ_in_a_bit_of_float64_are_no_copies_of_that_kind(monk
     weight = torch.ones(3, 4, dtype=torch.float64)
     weight[2, 3] += 1e-15
     assert copies(weight, 1.0) == [(0, 1)]
+
+
+def test_an_earlier_page_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pages = [inspect("torch.nn.Linear", arguments={"in_features": 4, "out_features": n}) for n in (3, 5)]
+    assert [page.name for page in pages] == ["inspect-torch-nn-Linear.html", "inspect-torch-nn-Linear-2.html"]
+    assert "3x4" in pages[0].read_text()
+
+
+def test_a_text_named_like_a_checkpoint_is_one_line(tmp_path):
+    (tmp_path / "a.ckpt").write_text("hello")
+    with pytest.raises(UsageError, match=r"a\.ckpt is not a file of torch\.save"):
+        inspect(str(tmp_path / "a.ckpt"))

@@ -148,7 +148,7 @@ def test_a_checkpoint_is_validated_by_the_config_of_its_run(
 
 
 def test_the_layer_that_runs_last_is_the_output_wherever_it_is_defined(symbreak, tmp_path):
-    words = ["--config=digits", "--model=ImageClassifier", "--model.network=tests.sweeps.run.networks.HeadFirst"]
+    words = ["--config=digits", "--model=ImportedNetwork", "--model.network=tests.sweeps.run.networks.HeadFirst"]
     assert symbreak("fit", *words, "--trainer.max_steps=4", f"--run.dir={tmp_path / 'run'}") == 0
     assert read_json(tmp_path / "run" / "run.json")["output_layers"] == ["network.head"]
     assert read_outcome(tmp_path / "run").distinct_filters.keys() == {"network.body"}
