@@ -1,1 +1,1 @@
-"""How many runs become one experiment."""
+"""The commands of `symbreak`: runs, sweeps, audits, comparisons, reports and more."""

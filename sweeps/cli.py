@@ -1,4 +1,4 @@
-"""The command `symbreak`; every heavy import waits until the command that needs it is known."""
+"""The command `symbreak`; heavy imports are deferred to the commands that need them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _normalize(args: list[str], switches: set[str]) -> list[str]:
-    """Let options be written with dashes, switches without a value, and ``--output`` as ``-o``."""
+    """Accept options with dashes, switches without a value, and ``-o`` for ``--output``."""
     words = []
     for word, following in zip(args, [*args[1:], ""], strict=False):
         name, equals, value = word.partition("=")
@@ -64,7 +64,7 @@ def _dashed(text: str) -> str:
 
 
 def _call(command: str, function: Callable[..., Any], args: list[str]) -> int:
-    """Call a function with what the command line says of its parameters; its docstring is the help."""
+    """Call a function with arguments parsed from the command line; its docstring is the help."""
     from inspect import getdoc, signature
     from textwrap import dedent
 
@@ -112,8 +112,8 @@ def _run(command: str, args: list[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code.
 
-    Every exception becomes one line on standard error here, and nowhere else: 2 is the exit code of bad input, 1 that
-    of an internal error, 130 that of Ctrl-C. With SYMBREAK_TRACEBACK=1 the traceback goes before the line.
+    Only this function turns exceptions into one line on standard error. The exit code is 2 for bad input, 1 for an
+    internal error and 130 for Ctrl-C. With SYMBREAK_TRACEBACK=1 the traceback precedes the line.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     command = _parser().parse_args(args[:1]).command
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"symbreak {command}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read the output, `head` for one, has seen enough
+    except BrokenPipeError:  # the reader of the pipe, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Errors as one line each: what is wrong with the input, or that it is an internal error and how to see where."""
+"""One-line error messages: what is wrong with the input, or how to get the traceback of an internal error."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PAIR_REMEDY = (
     "pip install --force-reinstall torch torchvision"
 )
 USAGE, INTERNAL = 2, 1
-"""Exit codes: bad input, and an error that is not the user's."""
+"""Exit codes of bad input and of an internal error."""
 LONGEST = 600
 FOREIGN_REFUSALS = ("lightning_fabric.utilities.exceptions", "wandb.errors", "optuna.exceptions", "jsonargparse")
 """Modules whose exceptions describe bad input."""
 CHECKED = ("symbreak.", "torch.optim.")
-"""Modules whose ``raise`` statements check arguments of the user."""
+"""Modules whose ``raise`` statements check user arguments."""
 
 
 class UsageError(ValueError):
@@ -34,10 +34,10 @@ class UsageError(ValueError):
 
 
 def one_line(error: BaseException) -> tuple[str, int]:
-    """Return what to print for an exception, in one line, and the exit code.
+    """Return the one-line message of an exception, and the exit code.
 
-    Bad input is what a check of this package raised on purpose, what the operating system refused, and what the
-    libraries in `FOREIGN_REFUSALS` say of their arguments. Anything else is an internal error.
+    Errors from a check of this package, from the operating system, or from a library in `FOREIGN_REFUSALS` about its
+    arguments are bad input. Any other exception is an internal error.
     """
     message = condensed(str(error))
     if isinstance(error, UsageError):
@@ -61,7 +61,7 @@ def one_line(error: BaseException) -> tuple[str, int]:
 
 
 def condensed(message: str) -> str:
-    """Return a message in one line of bounded length; of an error in a worker process, what the worker raised."""
+    """Return a message as one line of bounded length; for an error in a worker process, the worker's error."""
     if "Original Traceback" in message:
         message = message.strip().splitlines()[-1].partition(": ")[2] or message
     line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
@@ -87,7 +87,7 @@ def _line_of_user(trace: TracebackType | None) -> str | None:
 
 
 def _is_deliberate(trace: TracebackType | None) -> bool:
-    """Return whether the error comes from a ``raise`` statement in `CHECKED`, not from a library or a mistake."""
+    """Return whether the error comes from a ``raise`` statement in `CHECKED`, not from a library or a bug."""
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None or not str(trace.tb_frame.f_globals.get("__name__")).startswith(CHECKED):
@@ -96,7 +96,7 @@ def _is_deliberate(trace: TracebackType | None) -> bool:
 
 
 def report(command: str, error: BaseException) -> int:
-    """Print an exception in one line on standard error, after its traceback where that is asked for."""
+    """Print an exception in one line on standard error, after its traceback if that was requested."""
     message, code = one_line(error)
     if os.environ.get(TRACEBACK_VARIABLE, "0") not in ("", "0"):
         traceback.print_exception(error)
@@ -137,7 +137,7 @@ def explain(message: str, allowed: Iterable[str] = ()) -> str:
     """Condense a parser's nested message into one line: the whole key, then what is wrong with it.
 
     Args:
-        message: What jsonargparse says, over several lines.
+        message: The multi-line message of jsonargparse.
         allowed: The valid dotted keys, to suggest the nearest where a key is unknown.
     """
     keys = re.findall(r'Parser key "([^"]+)"', message)
@@ -167,7 +167,7 @@ def _about_a_class(message: str) -> str | None:
 
 
 def _about_a_value(message: str) -> str | None:
-    """Return which value is not allowed and what is, None where the message is not about a value."""
+    """Return the invalid value and the valid ones, or None if the message is not about a value."""
     choices = [choice.replace("'", "") for choice in re.findall(r"Expected a typing\.Literal\[(.+?)\]", message)]
     types = [TYPES.get(name) for name in re.findall(r"Expected a <class '([\w.]+)'>", message)]
     expected = [*choices, *dict.fromkeys(name for name in types if name)]
@@ -185,15 +185,15 @@ class OneLineParser(ArgumentParser):
     """A parser whose errors are one line instead of a page of usage."""
 
     def valid_keys(self) -> Iterable[str]:
-        """Return the keys among which the nearest to an unknown one is looked for."""
+        """Return the valid keys, from which the nearest to an unknown key is suggested."""
         return [action.dest for action in self._actions]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what the parser found wrong.
+        """Raise the parser's message.
 
         Raises:
             UsageError: Always.
         """
-        if not self.exit_on_error:  # a parser inside this one, whose message becomes part of the outer one's
+        if not self.exit_on_error:  # a nested parser, whose message becomes part of the outer parser's
             super().error(message, ex)
         raise UsageError(explain(message, self.valid_keys())) from ex

@@ -17,14 +17,14 @@ from markupsafe import Markup
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_TEXT = 20_000
-"""Longer texts are cut, except in blocks marked as `whole`."""
+"""Maximum number of characters of a text, except in blocks marked as `whole`; longer texts are cut."""
 
 
 def render(template: str, *scripts: str, **content: Any) -> str:
     """Return a page made from a template of `sweeps/templates`, which extends `base.html`.
 
     Every text is escaped by Jinja2's autoescape. The content security policy allows the given scripts by their hashes
-    and forbids everything else that is active or comes from elsewhere.
+    and forbids all other active or external content.
 
     Args:
         template: File name, such as `report.html`.
@@ -86,7 +86,7 @@ def _environment() -> Environment:
 
 
 def anchor(name: str) -> str:
-    """Return a text as the id of an element."""
+    """Return a text in the form of an element's id."""
     return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-") or "section"
 
 

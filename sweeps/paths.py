@@ -14,7 +14,7 @@ _CONFIGS = _PARENT / "sweeps" / "configs"
 def shipped(path: str | Path) -> Path:
     """Return ``path`` if it exists, else the file of that relative path that comes with the project, if there is one.
 
-    ``sweeps/configs/digits.yaml`` is thereby found wherever a command is started and however the project is installed.
+    So ``sweeps/configs/digits.yaml`` is found from any working directory and for any kind of installation.
     """
     path = Path(path)
     if path.exists() or path.is_absolute() or path.parts[:1] != ("sweeps",) or not (_PARENT / path).is_file():
@@ -35,7 +35,7 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def config_file(name: str) -> Path:
-    """Return the file that ``--config NAME`` means: a path, or the name of a shipped config.
+    """Return the file of ``--config NAME``, where NAME is a path or the name of a shipped config.
 
     Raises:
         UsageError: If there is neither.
@@ -51,7 +51,7 @@ def config_file(name: str) -> Path:
 
 
 def import_from_here() -> None:
-    """Let class paths name modules in the current folder, after everything that is installed."""
+    """Append the current folder to the import path, so that class paths can name its modules."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)

@@ -1,1 +1,1 @@
-"""Which operation breaks symmetry on this machine, and which is not even repeatable."""
+"""`symbreak audit`: which operations break symmetry, and which are not repeatable, on this machine."""

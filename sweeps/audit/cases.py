@@ -1,4 +1,4 @@
-"""One row of the audit: which case, and what it showed."""
+"""One row of the audit: a case and its finding."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ DTYPES: dict[Precision, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Case:
-    """One case; ``any`` marks a field that cannot matter.
+    """One audit case; ``any`` marks an irrelevant field.
 
     Args:
-        operation: Its name.
+        operation: Name of the operation.
         precision: Dtype; ``tfloat32`` is float32 with TF32 multiplications allowed.
-        shape: Of the images, or of the reduced gradient.
+        shape: Shape of the images, or of the reduced gradient.
         memory_format: ``contiguous`` or ``channels_last``.
         mode: Determinism mode.
         world_size: Ranks of a reduction, else 1.
@@ -45,11 +45,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Finding(Case):
-    """What a case showed.
+    """The result of a case.
 
     Args:
-        status: ``ok``; ``unsupported`` here; ``refused`` by a mode for which there is no deterministic implementation.
-        reason: Why it is not ok.
+        status: ``ok``; ``unsupported`` on this machine; ``refused`` where the mode has no deterministic implementation.
+        reason: Reason for a status other than ``ok``.
         repeatable: This and the following fields are those of :class:`~symbreak.sweeps.audit.comparison.Comparison`.
         symmetric: Likewise.
         channels: Likewise.
@@ -69,7 +69,7 @@ class Finding(Case):
 
 
 def judge(case: Case, produce: Callable[[], Sequence[Tensor]]) -> Finding:
-    """Compare what a case produces, or say why it produces nothing.
+    """Compare a case's repeated results, or return the reason why it has none.
 
     Args:
         case: Identifies the row.

@@ -1,4 +1,4 @@
-"""`symbreak audit`: every operation of a training step, judged on this machine."""
+"""`symbreak audit`: test every operation of a training step for repeatability and symmetry."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from symbreak.sweeps.run.provenance import git_state
 
 @dataclass(frozen=True)
 class Audit:
-    """All findings, and what they depend on.
+    """All findings and their provenance.
 
     Args:
         provenance: Versions, device, threads, switches of each mode, commit, date and duration.
         findings: One row per case.
-        files: Where they were written.
+        files: Files written.
     """
 
     provenance: dict[str, Any]
@@ -63,24 +63,24 @@ def audit(
     world_sizes: tuple[int, ...] = (2, 3, 4, 8),
     repeats: int = 4,
 ) -> Audit:
-    """Find out which operations are repeatable and which are symmetric on this machine; they are not the same.
+    """Test which operations are repeatable and which are symmetric on this machine.
 
-    An operation is repeatable if it gives the same bits again, also from inputs at other addresses and after other
-    work; it is symmetric if identical channels going in come out identical. A deterministic kernel may well treat the
-    channels that do not fill a vector register differently, every time in the same way: repeatable, not symmetric.
-    Each thread of a parallel loop leaves a remainder of its own, so the number of threads is part of the result.
-    The table on the terminal is a summary; OUTPUT receives every case as JSON, and a page beside it as HTML.
+    An operation is repeatable if it returns the same bits again, also for inputs at other addresses and after other
+    work. It is symmetric if identical input channels give identical output channels. A deterministic kernel can be
+    repeatable and not symmetric: it may treat channels that do not fill a vector register differently, in the same way
+    every time. Each thread of a parallel loop has its own remainder, so results depend on the number of threads.
+    The terminal shows a summary; OUTPUT receives every case as JSON, with an HTML page beside it.
 
     Args:
-        device: Where to run; on cuda each mode has a process of its own, and reductions go over all GPUs by NCCL.
+        device: Device to test. On cuda each mode runs in its own process, and reductions use NCCL over all GPUs.
         output: JSON file to write; the page gets the suffix .html.
         operations: Names or patterns, such as '[conv3x3_*, all_reduce_*]'.
         precisions: Dtypes; tfloat32 is float32 with TF32 multiplications allowed, which only CUDA devices have.
-        memory_formats: Of images and their filters.
-        modes: Determinism modes, set for the length of a case and restored afterwards.
+        memory_formats: Memory formats of images and filters.
+        modes: Determinism modes; each is set for a case and restored afterwards.
         shapes: Images as batch x channels x height x width. Filters are channels x channels; odd channel counts leave a
             remainder in every vectorised loop. Reductions use channels x 9 channels.
-        world_sizes: Ranks of the reductions: gloo processes on the CPU, GPUs by NCCL on cuda.
+        world_sizes: Numbers of ranks of the reductions: gloo processes on the CPU, GPUs with NCCL on cuda.
         repeats: Repetitions after the first run, half of them after other work.
 
     Returns:

@@ -15,11 +15,11 @@ from symbreak.sweeps.audit.operations import Run
 
 @dataclass(frozen=True)
 class Comparison:
-    """What several computations of one result have in common.
+    """Bitwise comparison of repeated computations of one result.
 
     Args:
         repeatable: Whether every repetition gave the same bits.
-        symmetric: Whether all channels were the same bits, in every repetition.
+        symmetric: Whether all channels were bitwise equal in every repetition.
         channels: Number of output channels.
         distinct: Largest number of distinct channels in a repetition.
         asymmetry_ulps: Largest difference of a channel from the first, in ulps of the largest entry.
@@ -73,6 +73,6 @@ def repeat(build: Callable[[], Run], repeats: int) -> list[Tensor]:
 
 
 def _other_work(device: torch.device, turn: int) -> list[Tensor]:
-    """Allocate odd sizes and multiply matrices on the device that a repetition then uses again."""
+    """Allocate tensors and multiply matrices of odd sizes on the device before the next repetition."""
     matrix = torch.ones(33 + turn, 65, device=device)
     return [torch.empty(1013 * (turn + 1), device=device), matrix @ matrix.T]

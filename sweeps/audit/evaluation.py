@@ -44,7 +44,7 @@ def group_cases(
 def process_for(device: Device) -> Iterator[Callable[..., Iterable[list[Finding]]]]:
     """Yield ``map`` on a CPU; on CUDA its counterpart in a fresh process.
 
-    cuBLAS takes its workspace from the environment once per process.
+    cuBLAS reads its workspace setting from the environment once per process.
     """
     if device == "cpu":
         yield map
@@ -54,16 +54,16 @@ def process_for(device: Device) -> Iterator[Callable[..., Iterable[list[Finding]
 
 
 def evaluate(device: Device, mode: Mode, repeats: int, cases: Sequence[Case]) -> list[Finding]:
-    """Judge the cases of one operation in one precision, under a mode that is set for that long.
+    """Judge the cases of one operation in one precision under a determinism mode, and restore the mode afterwards.
 
     Args:
-        device: Where to run.
+        device: Device to run on.
         mode: Determinism mode.
         repeats: Repetitions after the first run.
         cases: As :func:`group_cases` makes them.
 
     Returns:
-        One finding per case, or a single one that says what is missing.
+        One finding per case, or a single one with the reason if the device does not support the precision.
     """
     operation, precision = OPERATIONS[cases[0].operation], cases[0].precision
     if reason := _missing(device, precision):

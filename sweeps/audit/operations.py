@@ -19,10 +19,10 @@ class Inputs:
 
     Args:
         shape: Images ``(batch, channels, height, width)``.
-        dtype: Of every tensor.
-        device: Of every tensor.
-        memory_format: Of every tensor with four axes.
-        seed: Of the numbers.
+        dtype: Dtype of every tensor.
+        device: Device of every tensor.
+        memory_format: Memory format of every tensor with four axes.
+        seed: Seed of the numbers.
     """
 
     shape: tuple[int, int, int, int]
@@ -45,9 +45,9 @@ class Operation:
     """One operation.
 
     Args:
-        name: As in the report.
+        name: Name in the report.
         symmetry: Which inputs are identical, and what must come out identical.
-        build: From inputs to a call that computes the output, its channels on axis 0.
+        build: Maps inputs to a call that computes the output, with channels on axis 0.
         images: Whether the memory format matters.
     """
 
@@ -62,7 +62,7 @@ def _gradient(output: Tensor, source: Tensor, upstream: Tensor) -> Tensor:
 
 
 def _layer(which: str, kernel: int, inputs: Inputs) -> Run:
-    """Return a convolution with same padding (kernel > 0) or a linear layer (0), as many channels in as out."""
+    """Return a convolution with same padding (kernel > 0) or a linear layer (0), channels in = channels out."""
     batch, channels, *image = inputs.shape
     grid = [*image] if kernel else []
     identical = {"forward": (None, 0, None), "input_grad": (None, 1, None), "filter_grad": (None, None, 1)}
@@ -103,7 +103,7 @@ def _grouped(which: str, inputs: Inputs) -> Run:
 
 
 def _batched(which: str, inputs: Inputs) -> Run:
-    """`bmm` of (4, batch, channels) and (4, channels, channels), as of four replicas of a linear layer."""
+    """Return `bmm` of (4, batch, channels) and (4, channels, channels), as in four replicas of a linear layer."""
     batch, channels = inputs.shape[:2]
     identical = {"forward": (None, 2), "input_grad": (None, 1), "weight_grad": (None, None)}[which]
     x = inputs.random(4, batch, channels, identical=identical[0]).requires_grad_()

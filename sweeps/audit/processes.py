@@ -1,4 +1,4 @@
-"""The same function on several ranks of a process group."""
+"""Call one function on several ranks of a process group."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def run_ranks(function: Callable[..., Any], world_size: int, *arguments: Any, ba
     the call. With NCCL, rank r owns CUDA device r.
 
     Args:
-        function: An importable function; it finds its rank in :mod:`torch.distributed`.
+        function: An importable function; it reads its rank from :mod:`torch.distributed`.
         world_size: Number of processes.
-        *arguments: What each call receives; picklable.
+        *arguments: Picklable arguments of each call.
         backend: ``gloo`` or ``nccl``.
 
     Returns:
-        What each rank returned, in rank order.
+        The return value of each rank, in rank order.
 
     Raises:
         torch.multiprocessing.ProcessRaisedException: When a rank fails; the others are stopped.

@@ -1,4 +1,4 @@
-"""An audit's JSON file, written and read."""
+"""Write and read an audit's JSON file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All-reduce over several ranks: what real processes do, and the ring that explains it."""
+"""All-reduce over several ranks: in real processes, and a simulation of gloo's ring."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_SEGMENT_BYTES = 2**20
 
 
 def chunk_length(length: int, ranks: int, itemsize: int) -> int:
-    """Return how many elements gloo's ring sums from the same rank on.
+    """Return the length of the chunks whose sum starts at the same rank in gloo's ring.
 
     A tensor is cut into segments of at most 1 MiB, at least two per rank, the same number for each.
     """
@@ -43,7 +43,7 @@ def ring_all_reduce(addends: Tensor) -> Tensor:
         addends: One row per rank, shape ``(ranks, n)``.
 
     Returns:
-        The sum that every rank ends with, shape ``(n,)``.
+        The sum on every rank, shape ``(n,)``.
     """
     ranks, length = addends.shape
     chunks = addends.split(chunk_length(length, ranks, addends.element_size()), dim=1)
@@ -53,7 +53,7 @@ def ring_all_reduce(addends: Tensor) -> Tensor:
 def cases(
     operations: Sequence[str], shapes: Sequence[str], precisions: Sequence[Precision], world_sizes: Sequence[int]
 ) -> list[Case]:
-    """Return every reduction to look at; a shape is ``channels x fan-in``."""
+    """Return every reduction to judge; a shape is ``channels x fan-in``."""
     return [
         Case(operation, precision, shape, world_size=world_size)
         for world_size in world_sizes
@@ -64,9 +64,9 @@ def cases(
 
 
 def reduce_and_judge(wanted: Sequence[Case], backend: str = "gloo") -> list[Finding]:
-    """Judge reductions: the simulated ones here, the others in processes of their own.
+    """Judge reductions: simulated ones in this process, the others in new processes.
 
-    One group of processes, as many as the largest world size, serves all world sizes.
+    One group of processes, of the largest world size, serves all world sizes.
 
     Args:
         wanted: Cases as :func:`cases` makes them.

@@ -26,7 +26,7 @@ _STYLES = {"good": "green", "warning": "yellow", "bad": "red", "none": "dim"}
 
 @dataclass(frozen=True)
 class Summary:
-    """What an operation showed in one precision: a few words, and how bad it is (a key of the styles)."""
+    """The finding for an operation in one precision: a short text and its severity (a key of the styles)."""
 
     text: str
     level: str
@@ -70,7 +70,7 @@ def _cell(findings: Sequence[Finding]) -> Summary:
 
 
 def summary_table(findings: Sequence[Finding]) -> Table:
-    """Return the summary for the terminal; modes have a column where they matter."""
+    """Return the summary for the terminal, with a column of modes if their results differ."""
     rows = summarise(findings)
     with_modes = any(modes != "all" for _, modes, _ in rows)
     table = Table(title="Repeatable and symmetric?", box=None, padding=(0, 1, 0, 0))

@@ -1,1 +1,1 @@
-"""`symbreak compare`: how far runs are apart."""
+"""`symbreak compare`: differences between runs."""

@@ -9,7 +9,7 @@ import torch
 from symbreak.sweeps.compare.weights import State
 
 INNER = (0.25, 0.5, 0.75)
-"""Points of the line, beside its ends."""
+"""Interior points of the line at which the loss is evaluated."""
 
 
 def interpolate(first: State, second: State, share: float) -> State:

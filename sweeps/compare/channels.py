@@ -28,8 +28,8 @@ class Group:
 def channel_groups(network: nn.Module) -> list[Group]:
     """Return the groups of channels that may be permuted, found by tracing the network with torch.fx.
 
-    The channels of the input and of the output keep their places, and so do those whose layout the tracing cannot
-    follow (grouped convolutions, reshapes that mix channels with space).
+    Channels of the input and output are not permuted, nor are channels whose layout tracing cannot follow (grouped
+    convolutions, reshapes that mix channels with space).
 
     Raises:
         UsageError: If the network's computation cannot be traced.
@@ -52,7 +52,7 @@ def _traced(network: nn.Module) -> tuple[str, nn.Module, fx.Graph]:
         for prefix, module in candidates:
             try:
                 return prefix, module, _ChannelTracer().trace(module)
-            except Exception:  # a forward with control flow on values may raise anything when it is traced
+            except Exception:  # tracing data-dependent control flow may raise any exception
                 continue
     finally:
         for module, training in modes.items():
@@ -61,7 +61,7 @@ def _traced(network: nn.Module) -> tuple[str, nn.Module, fx.Graph]:
 
 
 class _ChannelTracer(fx.Tracer):
-    """Keeps layers with parameters of their own whole, and looks into every other module that has children."""
+    """Tracer whose leaves are layers with their own parameters; it traces into other modules that have children."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, (_ConvNd, nn.Linear, _NormBase, nn.LayerNorm, nn.GroupNorm)):
@@ -70,7 +70,7 @@ class _ChannelTracer(fx.Tracer):
 
 
 class _ChannelFlow:
-    """Follows channels through a graph: a union-find over the groups, of which group 0 keeps its places."""
+    """Propagation of channel groups through a graph, as a union-find; group 0 is never permuted."""
 
     def __init__(self, module: nn.Module, prefix: str) -> None:
         self.modules = dict(module.named_modules())
@@ -134,7 +134,7 @@ class _ChannelFlow:
         return group
 
     def _union(self, groups: list[int]) -> int:
-        """Merge groups into their earliest; into group 0 if their sizes differ."""
+        """Merge groups into the earliest, or into group 0 if their sizes differ."""
         roots = {self._root(group) for group in groups}
         if len({self.sizes[root] for root in roots}) > 1:
             roots.add(0)

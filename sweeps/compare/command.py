@@ -1,4 +1,4 @@
-"""`symbreak compare`: how far runs are apart, by weights, predictions, features and loss barriers."""
+"""`symbreak compare`: differences between runs in weights, predictions, features and loss barriers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.report.table import load_runs
 
 WIDTH = 200
-"""Columns of the table where the output is no terminal."""
+"""Width of the table in characters if the output is not a terminal."""
 
 
 def compare(
@@ -28,7 +28,7 @@ def compare(
     examined: int = 4,
     images: int = 128,
 ) -> Path:
-    """Show how far runs are apart: weights, predictions, features and the loss between them.
+    """Compare runs by weights, predictions, features and the loss between them.
 
     Weights need a checkpoint or snapshots (--snapshots.per_doubling 2), growth needs snapshots, and churn needs the
     test logits that every run keeps.
@@ -39,8 +39,8 @@ def compare(
 
     Args:
         runs: Folders of runs, or of sweeps.
-        output: The page.
-        json: Also write every pair's values here.
+        output: HTML page to write.
+        json: JSON file that also receives every pair's values.
         examined: Number of pairs to match channel by channel, to interpolate and to compare by features; half of them
             within arms, spread evenly. Each costs a few seconds, more for larger networks and images.
         images: Test images for features, loss barriers and first differences.

@@ -37,7 +37,7 @@ from symbreak.sweeps.errors import UsageError
 
 @dataclass(frozen=True)
 class Member:
-    """A run that is compared."""
+    """A run to compare."""
 
     name: str
     arm: str
@@ -47,12 +47,12 @@ class Member:
 
 @dataclass(frozen=True)
 class PairResult:
-    """How far two runs are apart; None for what is not known.
+    """Differences between two runs; None where unknown.
 
     Attributes:
         first: Name of the first run.
         second: Name of the second run.
-        arms: Their arms; two equal ones for a pair within an arm.
+        arms: Their arms; equal for a pair within an arm.
         distance: Relative distance of the last weights: ||a - b|| / sqrt((||a||^2 + ||b||^2) / 2).
         matched: The same after the best matching of channels.
         churn: Share of test images with different predictions.
@@ -93,7 +93,7 @@ class PairResult:
 
 
 def compare_runs(members: Sequence[Member], examined: int, images: int) -> list[PairResult]:
-    """Compare every pair by weights and predictions, and some pairs by what needs the network.
+    """Compare every pair by weights and predictions, and some pairs also by matching, barriers and features.
 
     Args:
         members: The runs.
@@ -125,7 +125,7 @@ def _is_within(members: Sequence[Member], pair: tuple[int, int]) -> bool:
 
 
 def spread(pairs: Sequence[Any], is_within: Callable[[Any], bool], count: int) -> Iterator[Any]:
-    """Yield up to ``count`` pairs, half of them within arms where there are enough, evenly spaced in their order."""
+    """Yield up to ``count`` pairs, evenly spaced, half of them within arms if there are enough."""
     within = [pair for pair in pairs if is_within(pair)]
     between = [pair for pair in pairs if not is_within(pair)]
     first = min(len(within), max(count - len(between), (count + 1) // 2))
@@ -148,7 +148,7 @@ def _predicted(result: PairResult, first: Predictions | None, second: Prediction
 
 
 def _same_shapes(members: Sequence[Member]) -> list[int]:
-    """Return the positions of the runs whose last weights have the same names and shapes as the first such run's."""
+    """Return the positions of the runs whose last weights have the names and shapes of the first run with weights."""
     found, shapes = [], None
     for position, member in enumerate(members):
         file = final_file(member.folder)
@@ -168,7 +168,7 @@ def _weighed(
     comparable: Sequence[int],
     names: Sequence[str],
 ) -> list[PairResult]:
-    """Add the distances of the last weights, and those by step where runs have kept snapshots."""
+    """Add the distances of the last weights, and the distances by step of runs with snapshots."""
     final = dict(zip(comparable, (load_last(members[i].folder) for i in comparable), strict=True))
     inside = all_pairs(len(comparable))
     last = relative_distances([final[i] for i in comparable], inside, names)
@@ -197,7 +197,7 @@ def _weighed(
 
 
 def _examined(result: PairResult, probe: Probe, groups: list[Group], first: Member, second: Member) -> PairResult:
-    """Add what needs the network: matching, barriers, features and the first prediction that differs."""
+    """Add the values that need the network: matching, barriers, features and the first prediction that differs."""
     a, b = load_last(first.folder), load_last(second.folder)
     moved = permuted(b, groups, match(a, b, groups))
     layers = cka(grams(probe.features(a)), grams(probe.features(b)))
@@ -214,7 +214,7 @@ def _examined(result: PairResult, probe: Probe, groups: list[Group], first: Memb
 
 
 def _first_difference(probe: Probe, first: Member, second: Member) -> int | None:
-    """Return the first common snapshot at which a prediction differs; None where none does."""
+    """Return the first common snapshot at which a prediction differs, or None."""
     mine, theirs = snapshot_steps(first.folder), snapshot_steps(second.folder)
     for step in sorted(mine.keys() & theirs.keys()):
         classes = [probe.logits(read_state(path)).argmax(1) for path in (mine[step], theirs[step])]
@@ -224,7 +224,7 @@ def _first_difference(probe: Probe, first: Member, second: Member) -> int | None
 
 
 def check_members(members: Sequence[Member]) -> None:
-    """Refuse what cannot be compared.
+    """Check that the runs can be compared.
 
     Raises:
         UsageError: If there are fewer than two runs, or no run has kept weights or predictions.

@@ -9,8 +9,8 @@ from torch import Tensor
 def centred_gram(features: Tensor) -> Tensor:
     """Return the U-centred Gram matrix (N, N) of features (N, D), at least four rows, divided by its norm.
 
-    Its diagonal is 0, and its rows sum to 0. Zeros for features that are the same for all images. Inner products of
-    two such matrices are the debiased linear CKA.
+    Its diagonal is 0, and its rows sum to 0. It is zero for features that are equal for all images. The inner product
+    of two such matrices is their debiased linear CKA.
     """
     x = features.double()
     x = x - x.mean(0)
@@ -26,7 +26,7 @@ def centred_gram(features: Tensor) -> Tensor:
 def cka(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, float]:
     """Return the debiased linear CKA of each layer from the centred Gram matrices of two networks on the same images.
 
-    1 for features that are equal up to rotation and scale, about 0 for independent ones.
+    It is 1 for features that are equal up to rotation and scale, and about 0 for independent features.
 
     Source: Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019; the debiased
     estimator of Nguyen, Raghu, Kornblith, "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021.

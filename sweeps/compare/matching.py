@@ -1,7 +1,7 @@
 """Match the channels of two networks of one architecture, layer by layer.
 
-Permuting the channels of a layer together with everything that reads or writes them leaves the network's function as it
-is. Channels that meet in an addition (a residual stream) share one permutation. Source: Ainsworth, Hayase, Srinivasa,
+Permuting the channels of a layer together with everything that reads or writes them does not change the network's
+function. Channels that are added (in a residual stream) share one permutation. Source: Ainsworth, Hayase, Srinivasa,
 "Git Re-Basin: Merging Models modulo Permutation Symmetries", ICLR 2023, weight matching.
 """
 
@@ -18,17 +18,17 @@ from symbreak.sweeps.compare.channels import Group
 ROUNDS = 20
 """Upper bound on passes over all groups; each pass but the last improves the match."""
 BUFFERS = ("running_mean", "running_var")
-"""Names of buffers, whose scale would drown that of the weights."""
+"""Buffers to ignore, because their scale would dominate that of the weights."""
 
 State = dict[str, Tensor]
 Permutations = list[Tensor]
 
 
 def match(reference: State, other: State, groups: list[Group]) -> Permutations:
-    """Return for each group the order of the other network's channels that brings its weights nearest to the reference.
+    """Return for each group the permutation of the other network's channels that best matches the reference.
 
-    A first pass settles each group by the weights whose other axes are settled already, in the network's order, so that
-    a permuted copy is found exactly; further passes settle each group given all others, as long as the inner product of
+    The first pass, in the network's order, matches each group by the weights whose other axes are already matched, so
+    that a permuted copy is found exactly. Further passes match each group given all others, while the inner product of
     the weights grows. The result is never worse than no permutation.
     """
     fixed = [torch.arange(group.size) for group in groups]
@@ -89,7 +89,7 @@ def _assign(
     index: int,
     axes: list[tuple[str, int]],
 ) -> Tensor:
-    """Return the best order of one group with all other axes in their present order (Hungarian method)."""
+    """Return the best permutation of one group given the present order of all other axes (Hungarian method)."""
     similarity = torch.zeros(groups[index].size, groups[index].size)
     for name, axis in axes:
         if name.endswith(BUFFERS):

@@ -1,4 +1,4 @@
-"""The network and the test images of a run, made again from its config."""
+"""The network and the test images of a run, rebuilt from its config."""
 
 from __future__ import annotations
 

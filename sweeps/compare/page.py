@@ -1,4 +1,4 @@
-"""Compared runs as a page: table, figures and meanings."""
+"""HTML page of compared runs: table, figures and definitions."""
 
 from __future__ import annotations
 

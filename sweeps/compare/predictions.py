@@ -14,7 +14,7 @@ from symbreak.callbacks.snapshots import LOGITS
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one run predicted on its test set.
+    """Predictions of one run on its test set.
 
     Attributes:
         classes: Predicted class of each image, (N,).

@@ -27,7 +27,7 @@ PERCENT = {"churn", "independent_churn"}
 
 
 def kind(result: PairResult) -> str:
-    """Return what a pair is called: `within ARM`, or `ARM and ARM`."""
+    """Return the kind of a pair: `within ARM`, or `ARM and ARM`."""
     first, second = result.arms
     return f"within {first}" if first == second else f"{first} and {second}"
 
@@ -41,14 +41,14 @@ def by_kind(results: Sequence[PairResult]) -> dict[str, list[PairResult]]:
 
 
 def known_columns(results: Sequence[PairResult]) -> list[str]:
-    """Return the fields of which some pair has a value."""
+    """Return the fields that have a value for at least one pair."""
     return [name for name in COLUMNS if any(getattr(result, name) is not None for result in results)]
 
 
 def rows(results: Sequence[PairResult]) -> tuple[list[str], list[list[str]]]:
     """Return the titles and the rows of the table: per kind the number of pairs and the means of the values.
 
-    A mean over fewer pairs than the row has, because the others have no value, says over how many.
+    If some pairs of a row have no value, the cell states the number of pairs in its mean.
     """
     columns = known_columns(results)
     body = []

@@ -43,10 +43,10 @@ class DistanceGrowth:
 
 
 def read_state(path: Path) -> State:
-    """Return the tensors of a snapshot or a checkpoint by name; nothing is unpickled but tensors and plain values.
+    """Return the tensors of a snapshot or a checkpoint by name; only tensors and plain values are unpickled.
 
     Raises:
-        UsageError: If the file is no such thing.
+        UsageError: If the file is neither.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -68,7 +68,7 @@ def relative_distances(states: Sequence[State], pairs: Sequence[Pair], names: Se
     Args:
         states: Weights of each run.
         pairs: Pairs of positions in ``states``.
-        names: The tensors that count: the parameters.
+        names: Names of the tensors to include: the parameters.
     """
     flat = [torch.cat([state[name].detach().flatten().float() for name in names]) for state in states]
     squares = [float(torch.linalg.vector_norm(each, dtype=torch.float64)) ** 2 for each in flat]
@@ -93,7 +93,7 @@ def distances_by_step(
 ) -> dict[int, dict[Pair, float]]:
     """Return the relative distance of each pair at every step at which all runs have a snapshot.
 
-    One step is in memory at a time.
+    Only one step's weights are in memory at a time.
     """
     found = {}
     for step in common_steps(folders):
@@ -103,10 +103,10 @@ def distances_by_step(
 
 
 def growth_of(steps: Sequence[int], distances: Sequence[float]) -> DistanceGrowth | None:
-    """Fit exponential growth to a difference, from the first step at which there is one until it passes ``GROWN``.
+    """Fit exponential growth to a pair's distance, from the first step at which it is not 0 until it passes ``GROWN``.
 
     Returns:
-        None where fewer than three steps lie there.
+        None if fewer than three steps lie in that range.
     """
     some = [i for i, distance in enumerate(distances) if distance > 0]
     if not some:
@@ -122,7 +122,7 @@ def growth_of(steps: Sequence[int], distances: Sequence[float]) -> DistanceGrowt
 
 
 def separation_step(steps: Sequence[int], distances: Sequence[float], level: float = GROWN) -> float:
-    """Return the step at which a pair's distance first reaches a level, inf where it never does.
+    """Return the step at which a pair's distance first reaches a level, or inf.
 
     Between two snapshots the logarithm of the distance is interpolated linearly.
     """

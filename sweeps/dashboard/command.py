@@ -1,4 +1,4 @@
-"""`symbreak dashboard`: a W&B workspace to work in and a W&B report to show, both made by code."""
+"""`symbreak dashboard`: create a W&B workspace and a W&B report."""
 
 import dataclasses
 import importlib.util
@@ -34,7 +34,7 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """Panels under a heading, and what they show."""
+    """Panels under a heading, with an explanation."""
 
     name: str
     text: str
@@ -89,7 +89,7 @@ STORY = (
 
 
 def dashboard(target: str, dry_run: bool = False) -> None:
-    """Make a W&B workspace and a W&B report for a project of symbreak runs, and print their addresses.
+    """Create a W&B workspace and a W&B report for a project of symbreak runs, and print their URLs.
 
     Args:
         target: ENTITY/PROJECT on the W&B server.
@@ -150,7 +150,7 @@ def story(entity: str, project: str) -> Any:
 
 
 def line_plot(panel: Panel) -> Any:
-    """Return a panel as W&B draws it: by optimiser step, mean over the runs of a group with the range as a band."""
+    """Return a panel as a W&B line plot over optimiser steps: a group's mean, with the range as a band."""
     import wandb_workspaces.reports.v2.interface as wr
 
     plot = wr.LinePlot(title=panel.title, x=STEP, title_x="optimiser step", log_y=panel.log, smoothing_factor=0)
@@ -180,7 +180,7 @@ def _parallel() -> Any:
 
 
 def specification(item: Any) -> dict[str, Any]:
-    """Return a workspace or report as plain data, without what is left at W&B's default."""
+    """Return a workspace or report as plain data, without values at W&B's defaults."""
     return _stated(dataclasses.asdict(item))
 
 
@@ -199,7 +199,7 @@ def _save(item: Any) -> str:
     try:
         return item.save().url
     except Exception as error:
-        # The client raises a bare Exception where nobody is logged in; subclasses but W&B's own are mistakes.
+        # The client raises a bare Exception if nobody is logged in; subclasses other than W&B's own are bugs.
         if type(error) is not Exception and not isinstance(error, wandb.Error):
             raise
         raise UsageError(f"W&B refused the {type(item).__name__.lower()}: {error}") from error

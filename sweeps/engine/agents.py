@@ -1,4 +1,4 @@
-"""Sweeps through W&B's own server: registering one, and one `wandb agent` per group of GPUs."""
+"""Sweeps on W&B's server: register one, and run one `wandb agent` per group of GPUs."""
 
 import os
 import signal
@@ -14,18 +14,18 @@ POLL_SECONDS = 0.5
 
 
 def agents(sweep_id: str, workers: int | None = None, gpus_per_run: int | None = None, count: int | None = None) -> int:
-    """Work on a sweep of W&B's server, with one `wandb agent` per group of GPUs.
+    """Run a sweep of W&B's server with one `wandb agent` per group of GPUs.
 
-    Any number of machines may join in; the server shares the points out. Ctrl-C and SIGTERM reach every run.
+    Any number of machines may join; the server distributes the points. Ctrl-C and SIGTERM reach every run.
 
     Args:
         sweep_id: The sweep, as ENTITY/PROJECT/ID or, with WANDB_ENTITY and WANDB_PROJECT set, the ID alone.
-        workers: How many agents; by default one per group of GPUs, or one where there is no GPU.
-        gpus_per_run: GPUs that each agent's runs see; by default 1 where there are GPUs. 0 hides them.
-        count: How many runs each agent does at most.
+        workers: Number of agents; by default one per group of GPUs, or one if there is no GPU.
+        gpus_per_run: GPUs visible to each agent's runs; by default 1 if there are GPUs. 0 hides them.
+        count: Maximum number of runs per agent.
 
     Returns:
-        0 if every agent ended well, else the first other exit code.
+        0 if every agent succeeded, else the first non-zero exit code.
     """
     from symbreak.sweeps.engine.local import ForkServer
     from symbreak.sweeps.engine.machine import cores, make_slots, run_environment, visible_gpus
@@ -58,7 +58,7 @@ def register(content: dict[str, Any], name: str) -> str:
     """Register a sweep at W&B.
 
     Args:
-        content: What the sweep file says.
+        content: Content of the sweep file.
         name: The sweep's name where the file has none.
 
     Returns:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from symbreak.sweeps.search.sweep_file import SweepFile
 
 ENDLESS = 10
-"""How many commands `--dry-run` prints of a sweep without end."""
+"""Number of commands that `--dry-run` prints for an unbounded sweep."""
 SAMPLE = 3
-"""How many points of a random or bayes sweep are checked before it starts."""
+"""Number of points of a random or bayes sweep that are checked before it starts."""
 PLAIN_WIDTH = 200
 
 
@@ -37,9 +37,8 @@ def sweep(
 ) -> int:
     """Run every point of a W&B sweep file.
 
-    The runs go to `OUTPUT/<sweep name>/`. The same call again goes on where the last one ended, whatever ended it:
-    finished points are kept, interrupted runs resume from their last checkpoint, failed ones start again in a folder of
-    their own. Nothing is deleted.
+    The runs go to `OUTPUT/<sweep name>/`. The same call resumes a sweep that ended early: finished points are kept,
+    interrupted runs resume from their last checkpoint, and failed ones start again in a new folder. Nothing is deleted.
 
     Examples:
         symbreak sweep quickstart                           a laptop: as many runs at a time as there are cores
@@ -51,21 +50,21 @@ def sweep(
 
     Args:
         file: The W&B sweep file, or the name of one that comes with the project, such as quickstart.
-        workers: How many runs at a time; by default one per group of GPUs, or per core where there is no GPU.
-        gpus_per_run: GPUs that each run sees; by default 1 where there are GPUs. 0 hides them.
+        workers: Number of concurrent runs; by default one per group of GPUs, or per core if there is no GPU.
+        gpus_per_run: GPUs visible to each run; by default 1 if there are GPUs. 0 hides them.
         cpus_per_run: CPU threads of each run; by default an equal share of the cores, and 1 on a Ray cluster.
-        retries: How often a point is started again in this call after its run crashed.
+        retries: Maximum number of restarts of a point in this call after its run crashed.
         executor: Where runs are executed: on this machine, or on a Ray cluster (`pip install 'symbreak[ray]'`).
         ray_address: Address of a running Ray cluster, or `auto`; by default a cluster on this machine is started.
         dry_run: Print the commands and start nothing.
         online: Register the sweep at W&B and run it through `wandb agent`, one per group of GPUs.
-        output: The folder of all sweeps; for Ray a folder that every machine of the cluster sees.
+        output: Folder of all sweeps; with Ray, a folder that every machine of the cluster can access.
 
     Returns:
         The exit code: 0 if every run finished, 1 if one failed, 130 or 143 if interrupted.
 
     Raises:
-        UsageError: In one line that names the file and the key, before anything starts.
+        UsageError: If the file or an option is invalid: one line that names the file and key, before any run starts.
     """
     from symbreak.sweeps.engine.local import PRELOAD, ForkServer
     from symbreak.sweeps.engine.machine import check_counts
@@ -140,7 +139,7 @@ def _ray(address: str | None, workers: int | None, gpus: int | None, cpus: int |
 
 
 def _conclude(study: Study, folder: Path, console: Console) -> int:
-    """Print the table of results, the errors and where everything is; write the report; return the exit code."""
+    """Print the table of results, the errors and the paths; write the report; return the exit code."""
     from rich.text import Text
 
     from symbreak.sweeps.engine.progress import results
@@ -200,7 +199,7 @@ def _print_commands(sweep: SweepFile, folder: Path) -> int:
 
 @contextlib.contextmanager
 def _quiet_when_the_reader_leaves() -> Any:
-    """End without a traceback where the output is piped into a command such as `head`."""
+    """Exit without a traceback if the reader of the output, such as `head`, exits first."""
     try:
         yield
     except BrokenPipeError:

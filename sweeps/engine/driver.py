@@ -1,4 +1,4 @@
-"""The one process that owns a sweep: it takes points from the study, hands them to an executor, records the ends."""
+"""The driver, a sweep's only scheduler: take points from the study, start them on an executor, record outcomes."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ from symbreak.sweeps.search.points import Point
 
 POLL_SECONDS = 0.25
 MOST_INTERRUPTIONS = 10
-"""How often in a row a point's process is killed without having saved a checkpoint, before the point fails."""
+"""A point fails after its process was killed this many times in a row without saving a checkpoint."""
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU)
 """Signals that end a run from outside; other deaths by signal are crashes."""
 EXIT_CODES = {128 + signal.SIGINT, 128 + signal.SIGTERM}
-"""Exit codes by which a run says that it was asked to end."""
+"""Exit codes of a run that was asked to end."""
 
 
 @dataclass
 class Active:
-    """A run that goes on.
+    """A run in progress.
 
     Attributes:
         point: Its point.
         folder: Its run folder.
         process: Its process.
-        since: When it started, in seconds since the epoch.
-        reported: How many values of the metric early termination has seen.
-        size: Size of the history when they were read.
+        since: Start time in seconds since the epoch.
+        reported: Number of metric values reported to early termination.
+        size: Size of the history file when they were read.
         pruned: Whether early termination has stopped it.
     """
 
@@ -65,13 +65,13 @@ class Active:
 
 
 class Driver:
-    """Runs the points of a sweep.
+    """Driver of a sweep's runs.
 
     Args:
         study: The sweep's state.
         executor: Executes the runs.
         threads: CPU threads of each run.
-        retries: How often in this call a point is started again whose run crashed.
+        retries: Maximum number of restarts of a point in this call after its run crashed.
         say: Called with a line for the user.
     """
 
@@ -85,7 +85,7 @@ class Driver:
         self._interruptions: Counter[int] = Counter()
 
     def run(self, show: Callable[[list[Point]], None]) -> None:
-        """Work until no point is left; an interrupt stops the runs in good order and a second one kills them."""
+        """Run until no point is left; an interrupt stops the runs gracefully, and a second one kills them."""
         try:
             while self.step():
                 show(self.study.points)
@@ -95,7 +95,7 @@ class Driver:
             self.shut_down()
 
     def step(self) -> bool:
-        """Look after every run once, and start what can start; return whether anything is left to do."""
+        """Poll every run once and start new runs where possible; return whether work is left."""
         for active in list(self.active):
             code = active.process.exit_code()
             if code is not None:
@@ -110,7 +110,7 @@ class Driver:
         return bool(self.active) or is_left
 
     def _start_next(self) -> bool:
-        """Start one run; return whether there was anything to start and the disk took its record."""
+        """Start one run; return False if no point is left or a record could not be written."""
         point = None if self.is_on_target() else self.study.next()
         if point is None:
             return False
@@ -176,14 +176,14 @@ class Driver:
                 point.status = "waiting"
 
     def _close_state(self, folder: Path, code: int, message: str) -> None:
-        """Note the end of a run that was killed before it could note it itself."""
+        """Record the end of a run that was killed before it could do so itself."""
         state = read_json(folder / STATE)
         if code != 0 and state.get("status") == "running":
             status = "interrupted" if code in EXIT_CODES or -code in INTERRUPTIONS else "failed"
             self.study.files.write(folder / STATE, state | {"status": status, "ended": now(), "error": message})
 
     def consider_stopping(self, active: Active) -> None:
-        """Report the metric's new values to early termination, and stop the run if it says so."""
+        """Report the metric's new values to early termination, and stop the run if it is pruned."""
         file = active.folder / HISTORY
         size = file.stat().st_size if file.exists() else -1
         if size == active.size:
@@ -198,7 +198,7 @@ class Driver:
                 return
 
     def shut_down(self) -> None:
-        """Stop the runs that go on and record how they end; nothing to do after a normal end."""
+        """Stop the runs in progress and record their ends; do nothing after a normal end."""
         if self.active:
             self.say(f"Stopping {len(self.active)} runs, which save a checkpoint first. Ctrl-C again kills them.")
         for active in self.active:

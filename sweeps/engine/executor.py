@@ -1,4 +1,4 @@
-"""The interface between the driver of a sweep and what executes its runs."""
+"""Interface between a sweep's driver and the executor of its runs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Protocol
 from symbreak.sweeps.engine.job import Job
 
 LOST = -9
-"""Exit code of a run whose process, or whose machine, is gone."""
+"""Exit code of a run whose process or machine is lost."""
 
 
 class Process(Protocol):
     """A run that was started."""
 
     def exit_code(self) -> int | None:
-        """Return None while it runs, 0 if it went well, -n if signal n killed it, else what it returned."""
+        """Return None while it runs, 0 on success, -n if signal n killed it, else its exit code."""
         ...
 
     def stop(self) -> None:
-        """Ask it to end, as a cluster's scheduler would; it is killed if that takes too long."""
+        """Ask it to end, as a cluster's scheduler does; kill it if that takes too long."""
         ...
 
     def kill(self) -> None:
@@ -27,10 +27,10 @@ class Process(Protocol):
 
 
 class Executor(Protocol):
-    """Something that executes several runs at a time."""
+    """Executor of concurrent runs."""
 
     def free(self) -> int:
-        """Return how many more runs can start now."""
+        """Return the number of runs that can start now."""
         ...
 
     def start(self, job: Job) -> Process:
@@ -38,5 +38,5 @@ class Executor(Protocol):
         ...
 
     def wait(self, seconds: float) -> None:
-        """Return when a run ends, or after some time."""
+        """Wait until a run ends or ``seconds`` have passed."""
         ...

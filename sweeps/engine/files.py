@@ -1,4 +1,4 @@
-"""Records that are written as soon as the disk takes them."""
+"""JSON records whose failed writes are retried."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 
 
 class PatientFiles:
-    """Writes JSON files; what cannot be written is kept and tried again after growing pauses.
+    """Writer of JSON files that keeps failed writes and retries them with increasing delays.
 
     Args:
         say: Called with one line when writing begins to fail, and one when it works again.
@@ -31,7 +31,7 @@ class PatientFiles:
         self.flush()
 
     def flush(self, at_once: bool = False) -> bool:
-        """Write what is left where it is time to try again; return whether nothing is left and writing works."""
+        """Write pending files unless a retry delay is running; return whether none is left and writing works."""
         if not at_once and time.monotonic() < self._next_try:
             return False
         for path in list(self._pending):
@@ -47,7 +47,7 @@ class PatientFiles:
         return True
 
     def failed(self, path: Path, error: OSError) -> None:
-        """Note that a file could not be written, and when to try again."""
+        """Record a failed write and the time of the next attempt."""
         if not self._failing:
             self.say(f"{path} cannot be written: {error.strerror}. Runs go on; it is tried again.")
         self._failing, self._next_try = True, time.monotonic() + self._pause

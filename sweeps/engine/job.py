@@ -1,4 +1,4 @@
-"""One run as a process: what it needs, and how its command is executed and watched."""
+"""One run as a process: its description, execution and supervision."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from symbreak.sweeps.engine.machine import run_environment
 from symbreak.sweeps.run.folder import LOCK, LOG
 
 STOP_SECONDS = 30.0
-"""Time in which a run must end after SIGTERM; then it is killed."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that one run needs.
+    """Description of one run.
 
     Attributes:
-        command: Its words, without `/usr/bin/env`.
+        command: Words of its command, without `/usr/bin/env`.
         folder: The absolute run folder; output is appended to its log.
-        variables: Environment variables beside those of the machine that executes it.
+        variables: Environment variables in addition to those of the executing machine.
         threads: CPU threads.
         cwd: Working directory.
     """
@@ -116,14 +116,14 @@ def leave(code: int) -> NoReturn:
 
 
 def run_from_pipe() -> NoReturn:
-    """Execute the job in the first line of standard input, whose end is the end of the owner."""
+    """Execute the job in the first line of standard input, whose end of file means that the owner has ended."""
     job = Job(**json.loads(sys.stdin.readline()))
     owner = os.dup(sys.stdin.fileno())
     leave(execute(job, run_environment(job.threads) | job.variables, lambda: os.read(owner, 1)))
 
 
 def supervise(job: Job) -> int:
-    """Execute a job in a new process that ends with this one; KeyboardInterrupt stops it, as SIGTERM does elsewhere.
+    """Execute a job in a new process that ends with this one; on KeyboardInterrupt it receives SIGTERM.
 
     Returns:
         Its exit code, -n where signal n killed it.
@@ -145,10 +145,10 @@ def supervise(job: Job) -> int:
 
 
 def signal_group(pid: int, number: int, has_ended: bool = False) -> None:
-    """Send a signal to a run and to every process that it started; those may outlive it."""
+    """Send a signal to a run and to every process that it started, even if the run has ended."""
     try:
         os.killpg(pid, number)
-    except ProcessLookupError:  # it leads no group yet, or no longer
+    except ProcessLookupError:  # it is not a group leader yet, or has ended
         with contextlib.suppress(ProcessLookupError):
             if not has_ended:
                 os.kill(pid, number)

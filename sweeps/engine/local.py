@@ -21,11 +21,11 @@ from symbreak.sweeps.errors import UsageError
 
 PRELOAD = ("torch", "pytorch_lightning", "symbreak.sweeps.run.command")
 SERVER_GONE = 255
-"""What multiprocessing reports for every child of a fork server that was killed, and what a command may return too."""
+"""Exit code that multiprocessing reports for every child of a killed fork server; a command may return it too."""
 
 
 class LocalProcess:
-    """A run in a process that the fork server made, which leads a session of its own."""
+    """A run in a process forked by the server, which leads its own session."""
 
     def __init__(self, process: BaseProcess, receiver: Connection, slot: int) -> None:
         self.process, self.slot = process, slot
@@ -33,13 +33,13 @@ class LocalProcess:
         self._killed_at: float | None = None
 
     def exit_code(self) -> int | None:
-        """Return None while it runs, 0 if it went well, -n if signal n killed it, else what it returned."""
+        """Return None while it runs, 0 on success, -n if signal n killed it, else its exit code."""
         if self._killed_at is not None and time.monotonic() > self._killed_at:
             self.kill()
         code = self.process.exitcode
         if code is None:
             return None
-        self.kill()  # what it may have left behind in its session
+        self.kill()  # processes that remain in its session
         return LOST if code == SERVER_GONE and not self._receiver.poll() else code
 
     def stop(self) -> None:
@@ -57,7 +57,7 @@ class LocalProcess:
 
 
 class ForkServer:
-    """Starts processes by forking a server that imported the heavy modules once, without a CUDA context.
+    """Server that imports the heavy modules once, without a CUDA context, and forks processes.
 
     Args:
         preload: The modules to import in the server.
@@ -79,7 +79,7 @@ class ForkServer:
         return LocalProcess(process, receiver, slot)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a module-level function returns in a process of its own, or raise what it raises."""
+        """Call a module-level function in a new process; return its result or raise its error."""
         receiver, sender = self.context.Pipe(duplex=False)
         process = self.context.Process(target=_call, args=(sender, function, arguments))
         process.start()
@@ -96,11 +96,11 @@ class ForkServer:
 
 
 class LocalExecutor:
-    """Executes runs on this machine, one per group of GPUs or share of the cores.
+    """Executor on this machine, with one run per group of GPUs or share of the cores.
 
     Args:
         server: Forks the runs.
-        slots: Environment variables of each run that may go on at a time.
+        slots: Environment variables of each concurrent run.
         threads: CPU threads of each run.
     """
 
@@ -121,7 +121,7 @@ class LocalExecutor:
         return self._running[-1]
 
     def wait(self, seconds: float) -> None:
-        """Return when a run ends, or after some time."""
+        """Wait until a run ends or ``seconds`` have passed."""
         multiprocessing.connection.wait([run.process.sentinel for run in self._running], timeout=seconds)
 
 

@@ -16,7 +16,7 @@ FILE = "driver.lock"
 
 @contextmanager
 def sole_driver(folder: Path) -> Iterator[None]:
-    """Hold a sweep's folder, made if needed, against every other driver; the lock ends with this process.
+    """Lock a sweep's folder, created if needed, against other drivers; the lock ends with this process.
 
     Raises:
         UsageError: If another process holds it, or the folder cannot be written.

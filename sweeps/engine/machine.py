@@ -10,7 +10,7 @@ SRUN_VARIABLES = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLUR
 
 
 def cores() -> int:
-    """Return how many CPU cores this process may use, by its affinity and its container's quota."""
+    """Return the number of CPU cores this process may use, from its affinity and its container's quota."""
     from joblib import cpu_count
 
     return cpu_count()
@@ -31,10 +31,10 @@ def make_slots(
     """Divide the machine among workers.
 
     Args:
-        workers: How many, None for one per GPU group or core.
-        gpus_per_run: Size of a GPU group, None for 1 where there are GPUs.
+        workers: Number of workers, None for one per GPU group or core.
+        gpus_per_run: Size of a GPU group, None for 1 if there are GPUs.
         gpus: Names of the visible GPUs, as in CUDA_VISIBLE_DEVICES.
-        most: How many points there are, None for any number.
+        most: Number of points, None if unbounded.
 
     Returns:
         Each worker's extra environment variables.
@@ -56,7 +56,7 @@ def make_slots(
 def check_counts(
     workers: int | None = None, gpus_per_run: int | None = None, cpus_per_run: int | None = None, retries: int = 0
 ) -> None:
-    """Check the numbers that divide a machine.
+    """Check the numbers of workers, GPUs, CPUs and retries.
 
     Raises:
         UsageError: If one is out of range.
@@ -72,14 +72,14 @@ def check_counts(
 
 
 def run_environment(threads: int) -> dict[str, str]:
-    """Return the environment of runs that this machine starts by itself.
+    """Return the environment of runs started on this machine.
 
     Args:
         threads: CPU threads of each run.
 
     Returns:
-        This process's environment with this Python's commands first, and without the traces of `srun`, which would
-        make Lightning wait for ranks that nobody starts.
+        This process's environment with this Python's folder first in PATH, and without the variables of `srun`, which
+        would make Lightning wait for ranks that are never started.
     """
     environment = {name: value for name, value in os.environ.items() if name not in SRUN_VARIABLES}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])

@@ -1,4 +1,4 @@
-"""Optuna's part in a sweep: drawing points, learning from results, stopping runs early."""
+"""Optuna in a sweep: draw points, learn from results, stop runs early."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from symbreak.sweeps.search.sweep_file import SweepFile
 
 
 class Optimizer:
-    """An Optuna study in memory, which is made anew from the results of earlier calls.
+    """An Optuna study in memory, rebuilt from the results of earlier calls.
 
     Args:
         sweep: The sweep.
@@ -36,10 +36,10 @@ class Optimizer:
         self._trials: dict[int, Trial] = {}
 
     def ask(self, point: Point) -> None:
-        """Draw a point, or repeat the draw of an earlier attempt; nothing to do where it goes on already."""
+        """Draw a point, or repeat the draw of an earlier attempt; do nothing if its trial is in progress."""
         if not self.is_needed or point.number in self._trials:
             return
-        # Seeded by the number: a point of a random sweep is the same whenever it is drawn.
+        # Seeded by the number, so that a point of a random sweep does not depend on when it is drawn.
         seed = zlib.crc32(f"{self.sweep.name}/{point.number - 1}".encode())
         self.study.sampler = (
             optuna.samplers.TPESampler(seed=seed, constant_liar=True)

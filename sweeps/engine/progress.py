@@ -1,4 +1,4 @@
-"""What a sweep shows: a live table of its runs, plain lines without a terminal, and a table of results at the end."""
+"""Output of a sweep: a live table of its runs, plain lines without a terminal, and a final table of results."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from symbreak.sweeps.run.outcome import COLUMNS, describe_filters, distinct_filt
 from symbreak.sweeps.search.points import Point
 
 PLAIN_SECONDS = 15.0
-"""Without a terminal, how long between two lines of progress."""
+"""Seconds between two lines of progress without a terminal."""
 SHOWN = 24
 """Maximum rows of the live table; running and most recent first."""
 STYLES = {"running": "cyan", "finished": "green", "failed": "red", "pruned": "yellow", "waiting": "dim"}
@@ -34,12 +34,12 @@ def number(value: Any, digits: int = 3) -> str:
 
 @dataclass
 class Progress:
-    """Prints a sweep's progress, in place on a terminal and as lines elsewhere; a context manager.
+    """Context manager that prints a sweep's progress, in place on a terminal and as lines elsewhere.
 
     Attributes:
         name: The sweep's name.
         folder: Its folder.
-        total: How many points it has, None if it never ends.
+        total: Number of points, None if unbounded.
         metric: Metric name and goal.
         console: Where to print.
     """
@@ -68,7 +68,7 @@ class Progress:
         self._live.stop()
 
     def show(self, points: Sequence[Point]) -> None:
-        """Show where every run is now."""
+        """Show the current state of every run."""
         if self._done_before is None:
             self._done_before = sum(point.status not in ("waiting", "running") for point in points)
         if self.console.is_terminal:
@@ -147,7 +147,7 @@ def best_point(points: Sequence[Point], metric: dict[str, Any]) -> Point | None:
 
 
 def elapsed(run: dict[str, Any]) -> str:
-    """Return how long a run has taken, from the content of its run.json."""
+    """Return the elapsed time of a run, from the content of its run.json."""
     if not run.get("started"):
         return "-"
     begun = datetime.fromisoformat(run["started"]).astimezone(UTC)

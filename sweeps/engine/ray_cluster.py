@@ -21,7 +21,7 @@ except ImportError as error:
     raise UsageError("--executor ray needs Ray: pip install 'symbreak[ray]'") from error
 
 STORAGE_SECONDS = 60.0
-"""Time in which every machine must answer whether it sees the run folders."""
+"""Seconds in which every machine must report whether it can access the run folders."""
 
 
 class RayProcess:
@@ -32,7 +32,7 @@ class RayProcess:
         self._kill_at: float | None = None
 
     def exit_code(self) -> int | None:
-        """Return None while it runs or waits for resources, else its exit code, `LOST` where its machine is gone."""
+        """Return None while it runs or waits for resources, else its exit code, `LOST` if its machine is lost."""
         if self._kill_at is not None and time.monotonic() > self._kill_at:
             self.kill()
         ready, _ = ray.wait([self.task], timeout=0)
@@ -48,24 +48,24 @@ class RayProcess:
             return LOST
 
     def stop(self) -> None:
-        """Ask it to end; it is killed if that takes too long."""
+        """Ask it to end; kill it if that takes too long."""
         self._kill_at = time.monotonic() + STOP_SECONDS + 5
         ray.cancel(self.task, force=False)
 
     def kill(self) -> None:
-        """End its worker, and the run with it."""
+        """Kill its worker, and thereby the run."""
         ray.cancel(self.task, force=True)
 
 
 class RayExecutor:
-    """Executes runs on a Ray cluster.
+    """Executor on a Ray cluster.
 
     Args:
-        address: Of a running cluster, or `auto`; None starts one on this machine.
+        address: Address of a running cluster, or `auto`; None starts one on this machine.
         workers: Maximum number of runs at a time, None for as many as the cluster's resources allow.
-        gpus_per_run: GPUs of each run; None for 1 where the cluster has any.
+        gpus_per_run: GPUs of each run; None for 1 if the cluster has any.
         cpus_per_run: CPUs of each run.
-        folder: The sweep's folder, which every machine must see.
+        folder: The sweep's folder, which every machine must be able to access.
 
     Raises:
         UsageError: If the cluster cannot be reached, has too little for one run, or does not see the folder.
@@ -87,12 +87,12 @@ class RayExecutor:
             need = f"{self.cpus} CPUs and {self.gpus} GPUs"
             raise UsageError(f"a run needs {need}; the cluster has {have['CPU']:g} and {have['GPU']:g}")
         _check_storage(folder.resolve())
-        # A task that dies with its machine is the driver's to start again: its run goes on from a checkpoint.
+        # The driver, not Ray, restarts a task that was lost with its machine: the run resumes from a checkpoint.
         self._remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(supervise)
         self._running: list[RayProcess] = []
 
     def free(self) -> int:
-        """Return how many more runs the cluster has room for, machines that joined or left included."""
+        """Return the number of runs that can start now, on the machines that are in the cluster now."""
         self._running = [run for run in self._running if run.exit_code() is None]
         return self._capacity() - len(self._running)
 
@@ -102,7 +102,7 @@ class RayExecutor:
         return self._running[-1]
 
     def wait(self, seconds: float) -> None:
-        """Return when a run ends, or after some time."""
+        """Wait until a run ends or ``seconds`` have passed."""
         if self._running:
             ray.wait([run.task for run in self._running], timeout=seconds)
         else:
@@ -117,7 +117,7 @@ class RayExecutor:
 
 
 def _check_storage(folder: Path) -> None:
-    """Check that every machine of the cluster sees a file which this one writes into the folder.
+    """Check that every machine of the cluster can read a file which this one writes into the folder.
 
     Raises:
         UsageError: Naming the machines that do not.

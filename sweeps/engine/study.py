@@ -1,8 +1,8 @@
 """The state of a sweep: its points and their attempts.
 
 The run folders are the only record. Each holds `point.json` (the point, written once) and `attempts.json` (start, end
-and outcome of every attempt in it); one driver reads them when it starts and alone writes them. Optuna's study is made
-from them in memory, so that there is no second record that could disagree with, or be lost apart from, the runs.
+and outcome of every attempt in it). The single driver reads them when it starts and is their only writer. Optuna's
+study is rebuilt from them in memory, so no second record can contradict or outlive the runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ENDED = ("finished", "pruned", "failed")
 
 
 def now() -> str:
-    """Return the time as run folders note it."""
+    """Return the time in the format of run folders."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -47,12 +47,12 @@ class Study:
 
     Args:
         sweep: The checked sweep file.
-        folder: The sweep's folder; None for a sweep of which nothing is read or written.
-        say: Called with a line for the user, about a record that cannot be read or written.
+        folder: The sweep's folder; None to read and write nothing.
+        say: Called with a message about a record that cannot be read or written.
 
     Attributes:
         points: Every point known so far, in the order of their numbers.
-        total: How many points the sweep has, None if it never ends.
+        total: Number of points, None if unbounded.
         files: Writes the records.
 
     Raises:
@@ -86,7 +86,7 @@ class Study:
                 self.optimizer.learn(point, history(folder / point.folder / HISTORY, sweep.metric.get("name", "")))
 
     def next(self) -> Point | None:
-        """Return a point to start, drawn by Optuna where the sweep is no grid; None if none is left."""
+        """Return a point to start, drawn by Optuna unless the sweep is a grid; None if none is left."""
         for point in self._waiting:
             if point.status == "waiting":
                 return point
@@ -101,7 +101,7 @@ class Study:
         return point
 
     def is_done(self) -> bool:
-        """Return whether every point of a sweep that ends has a result."""
+        """Return whether the sweep is bounded and every point has a result."""
         done = sum(point.status in ("finished", "pruned") for point in self.points)
         return self.total is not None and done >= self.total
 
@@ -109,7 +109,7 @@ class Study:
         """Record the start of an attempt.
 
         Returns:
-            The run folder, and the checkpoint from which the run goes on, if there is one.
+            The run folder, and the checkpoint to resume from, if any.
 
         Raises:
             OSError: If the record cannot be written.
@@ -127,7 +127,7 @@ class Study:
         return folder, checkpoint
 
     def end(self, point: Point, status: str, value: float | None = None, error: str = "") -> None:
-        """Record the end of an attempt: finished, pruned, failed, or interrupted, after which the point waits."""
+        """Record the end of an attempt: finished, pruned, failed, or interrupted (the point then waits)."""
         assert self.folder is not None
         point.status, point.value, point.error = status if status in ENDED else "waiting", value, error
         point.attempts[-1] |= {"ended": now(), "status": status, "value": value, "error": error}
@@ -157,7 +157,7 @@ class Study:
         return found
 
     def _conclude(self, point: Point) -> None:
-        """Set a point's state by its last attempt, or by its run's own record where no driver recorded the end."""
+        """Set a point's state from its last attempt, or from its run's own record if no driver recorded the end."""
         assert self.folder is not None
         folder, last = self.folder / point.folder, point.attempts[-1]
         status = last.get("status") or read_json(folder / STATE).get("status")
@@ -167,13 +167,13 @@ class Study:
         elif "status" not in last:
             self.end(point, "interrupted")
         point.value, point.error = last.get("value"), ""
-        point.status = status if status in ("finished", "pruned") else "waiting"  # what failed is tried again
+        point.status = status if status in ("finished", "pruned") else "waiting"  # failed points are retried
 
     def _point(self, identity: str, number: int, parameters: dict[str, Any]) -> Point:
         return Point(identity, number, parameters, points.label(parameters, self._varying))
 
     def _place(self, point: Point) -> tuple[Path, Path | None]:
-        """Return the folder of the next attempt: the last one where it can go on there, else one without a run."""
+        """Return the next attempt's folder and checkpoint: the last folder if it has one, else one without a run."""
         assert self.folder is not None
         if point.folder:
             folder = self.folder / point.folder

@@ -19,7 +19,7 @@ NESTED = ("state_dict", "model_state_dict", "model")
 
 
 class StoredWeights(Mapping[str, Tensor]):
-    """Weights of a safetensors file or a sharded checkpoint, each read when it is asked for and not kept.
+    """Weights of a safetensors file or a sharded checkpoint, each read on access and not cached.
 
     Args:
         path: safetensors file or index file.
@@ -101,7 +101,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         Every floating-point tensor of two or more dimensions whose name ends in ``weight``.
 
     Raises:
-        UsageError: If it is no such file.
+        UsageError: If it is none of these.
     """
     if path.suffix in (".safetensors", ".json"):
         return StoredWeights(path)
@@ -116,7 +116,7 @@ def load(network: nn.Module, path: Path) -> None:
     """Load a checkpoint into a network.
 
     Raises:
-        UsageError: If the file cannot be read, or names other weights or shapes than the network has.
+        UsageError: If the file cannot be read, or its weights' names or shapes differ from the network's.
     """
     try:
         network.load_state_dict(dict(_read_state(path)))

@@ -1,4 +1,4 @@
-"""`symbreak inspect`: how diverse the weights of one network are, now."""
+"""`symbreak inspect`: the diversity of one network's weights."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from symbreak.sweeps.inspection.layers import LayerInspection, inspect_layers
 from symbreak.sweeps.inspection.page import cells, remarks, write_page
 
 SHOWN = 20
-"""How many lines about single filters the terminal shows; the page has all of them."""
+"""Maximum number of lines about single filters on the terminal; the page has all of them."""
 COLUMNS = ("layer", "weight", "distinct", "copies", "dead", "forward", "backward", "kernel", "rank")
-"""What fits a terminal of 80 columns; the page has more."""
+"""Table columns that fit a terminal 80 characters wide; the page has more."""
 
 
 def inspect(
@@ -40,17 +40,17 @@ def inspect(
     Args:
         target: A checkpoint (Lightning's, or a file with a state_dict), read without unpickling any code, or the import
             path of a network or of a function that makes one, such as torchvision.models.resnet18. A checkpoint does
-            not tell the types of its layers: weights count as (outputs, inputs, ...), the wrong way round for a
-            transposed convolution.
-        output: HTML page to write (default: runs/inspect-NAME.html, numbered where there is one).
+            not store layer types: weights are read as (outputs, inputs, ...), which is reversed for a transposed
+            convolution.
+        output: HTML page to write (default: runs/inspect-NAME.html, numbered if it exists).
         arguments: Keyword arguments for the network at an import path, such as '{num_classes: 10}'.
-        checkpoint: What the network at an import path loads, so that the types of its layers are known.
+        checkpoint: Checkpoint to load into the network at an import path, so that layer types are known.
         similarity: Filters whose cosine is at least this count as copies.
         tolerance: Relative distance up to which units of a network at an import path count as interchangeable copies;
             0 compares bits.
 
     Returns:
-        Where the page is.
+        Path of the page.
 
     Raises:
         UsageError: If the target cannot be read, or holds no weights.
@@ -87,7 +87,7 @@ def _new_page(name: str) -> Path:
 def _read(
     target: str, arguments: dict[str, Any], checkpoint: Path | None, tolerance: float
 ) -> tuple[Mapping[str, Tensor], list[CloneGroup]]:
-    """Return weights by layer; of a network also its groups of interchangeable copies, which a file does not tell."""
+    """Return weights by layer and, for a network but not a file, its groups of interchangeable copies."""
     if Path(target).exists():
         if checkpoint is not None:
             raise UsageError(f"--checkpoint goes with an import path, and {target} is a file")
@@ -106,7 +106,7 @@ def clone_remark(group: CloneGroup) -> str:
 
 
 def make_network(path: str, arguments: dict[str, Any]) -> nn.Module:
-    """Import a network, or call what makes one.
+    """Import a network, or import and call a function that makes one.
 
     Args:
         path: ``package.module.name``.
@@ -116,7 +116,7 @@ def make_network(path: str, arguments: dict[str, Any]) -> nn.Module:
         The network.
 
     Raises:
-        UsageError: If there is no such thing, or it makes no network.
+        UsageError: If the path cannot be imported or gives no network.
     """
     module, _, name = path.rpartition(".")
     try:

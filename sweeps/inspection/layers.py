@@ -1,4 +1,4 @@
-"""What one weight says about its layer's features: how many there are, which are copies, which are dead."""
+"""Features of a layer from its weight: the number of distinct ones, copies and dead ones."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ LARGEST = 8192
 
 @dataclass(frozen=True)
 class LayerInspection:
-    """One layer's weight, measured.
+    """Measurements of one layer's weight.
 
     Attributes:
         name: dotted name.
         shape: of the weight, (C_out, C_in / groups, ...).
         distinct_filters: filters that differ from each other in at least one bit.
         distinct_inputs: the same for the columns.
-        copies: groups of filters that point in one direction, as indices; those equal bit by bit are among them.
-        dead: filters with next to no weight.
+        copies: groups of filters that point in one direction, as indices, including bitwise equal ones.
+        dead: filters whose norm is below ``DEAD`` times the largest.
         asymmetry: rms distance of the filters from their mean, relative to their rms norm.
         forward: mean correlation over pairs of filters, NaN where there is none.
         backward: the same over pairs of inputs.
         kernel: the same over pairs of kernels, NaN where a kernel is a single number.
         effective_rank: exp(entropy of the normalised singular values).
         stable_rank: ||W||_F^2 / ||W||_2^2.
-        numerical_rank: singular values above 1e-4 of the largest.
+        numerical_rank: number of singular values above 1e-4 times the largest.
     """
 
     name: str
@@ -54,12 +54,12 @@ class LayerInspection:
 
     @property
     def largest_rank(self) -> int:
-        """The rank that a weight of this shape can have."""
+        """The largest possible rank of a weight of this shape."""
         return min(self.shape[0], math.prod(self.shape[1:]))
 
     @property
     def superfluous(self) -> int:
-        """Filters that are dead, or copies of one that is kept."""
+        """Number of filters that are dead or copies of a kept one."""
         return len(self.dead) + sum(len(group) - 1 for group in self.copies)
 
 
@@ -105,11 +105,11 @@ def copies(weight: Tensor, similarity: float, dead: Sequence[int] = ()) -> list[
 
     Args:
         weight: (C_out, ...).
-        similarity: least cosine with the first member of a group.
+        similarity: minimum cosine with the first member of a group.
         dead: filters to leave out.
 
     Returns:
-        Indices, in order. Of a layer with more than ``LARGEST`` filters, only those equal bit by bit.
+        Indices, in order. Above ``LARGEST`` filters, only bitwise equal ones.
     """
     rows = weight.flatten(1)
     alive = [index for index in range(len(rows)) if index not in set(dead)]

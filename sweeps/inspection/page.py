@@ -1,4 +1,4 @@
-"""An inspected network as table cells, as sentences and as a page."""
+"""Table cells, sentences and page of an inspected network."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def remarks(layers: Sequence[LayerInspection]) -> list[str]:
 
 
 def write_page(path: Path, target: str, layers: Sequence[LayerInspection], lines: Sequence[str]) -> None:
-    """Write the page; ``lines`` are what is said about single filters and copies."""
+    """Write the page; ``lines`` are the sentences about single filters and copies."""
     superfluous, filters = sum(layer.superfluous for layer in layers), sum(layer.shape[0] for layer in layers)
     text = pages.render(
         "inspection.html",

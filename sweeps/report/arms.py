@@ -1,4 +1,4 @@
-"""Which runs belong together in an arm, and what an arm is called."""
+"""Group runs into arms, and label the arms."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any
 from symbreak.sweeps.report.noise_sources import SEEDS, is_source_key
 
 OFF = (0, "auto")
-"""Values of a source of symmetry breaking that switch it off, or leave it at what one device does."""
+"""Values of a source of symmetry breaking that switch it off, or keep the behaviour of a single device."""
 SEED_NAMES = ("seed", "seed_everything")
 _SEED_PART = re.compile(r"(^|, )([\w.]*\.)?seed(_everything)?=[^,]*")
 BOOKKEEPING = ("run", "wandb", "config", "ckpt_path")
@@ -27,7 +27,7 @@ def _tells_apart(key: str) -> bool:
 
 
 def arm_labels(configs: Sequence[Mapping[str, Any]], given: Sequence[str | None]) -> list[str]:
-    """Return one label per run; runs that differ in their seeds alone share it.
+    """Return one label per run; runs that differ only in their seeds share it.
 
     Args:
         configs: Flat configuration of each run.
@@ -76,7 +76,7 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def readable(value: Any) -> str:
-    """Return a configuration value as short as it can be: 1e-8, 0.03, the last component of an import path."""
+    """Return a configuration value in its shortest form: 1e-8, 0.03, the last component of an import path."""
     if isinstance(value, float):
         return re.sub(r"e([+-])0+", r"e\1", f"{value:g}").replace("e+", "e")
     text = str(value)
@@ -84,13 +84,13 @@ def readable(value: Any) -> str:
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:
-    """Return what tells arms apart: of a source's own seed, only whether it is fixed."""
+    """Return the value by which arms differ: for a source's own seed, only whether it is fixed."""
     value = config.get(key)
     return "fixed" if key.startswith(SEEDS) and value is not None else _hashable(value)
 
 
 def _is_idle(config: Mapping[str, Any], key: str) -> bool:
-    """Return whether a key belongs to a perturbation that is not made."""
+    """Return whether a key belongs to a perturbation that is switched off."""
     return key.startswith("perturbation.") and config.get("perturbation.kind") in (None, "none")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 LEAST = 5
-"""Fewest runs about which anything is claimed."""
+"""Minimum number of runs for an interval or a claim."""
 RESAMPLES = 4000
 CONFIDENCE = 0.95
 
@@ -31,7 +31,7 @@ def resampled_churn(matrix: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def churn_interval(matrix: np.ndarray) -> Interval | None:
-    """Return the bootstrap interval of the mean churn over runs, which pairs share; None for fewer than `LEAST`."""
+    """Return the bootstrap interval of the mean churn, resampling runs, not pairs; None for fewer than `LEAST`."""
     if len(matrix) < LEAST:
         return None
     tail = (1 - CONFIDENCE) / 2
@@ -56,7 +56,7 @@ def _spread(values: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def spreads_differ(first: Sequence[float], second: Sequence[float], confidence: float) -> bool:
-    """Return whether the bootstrap interval of the difference of two standard deviations leaves out 0."""
+    """Return whether the bootstrap interval of the difference of two standard deviations excludes 0."""
     if np.ptp(first) == 0 and np.ptp(second) == 0:
         return False
     found = bootstrap(

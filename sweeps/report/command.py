@@ -1,4 +1,4 @@
-"""`symbreak report`: one HTML page that shows what runs did, and the table and pictures that go with it."""
+"""`symbreak report`: one HTML page about runs, with optional tables and pictures."""
 
 import importlib.util
 import sys
@@ -26,7 +26,7 @@ from symbreak.sweeps.report.wandb_projects import PREFIX, read_project
 from symbreak.sweeps.run.record import Skipped
 
 MAX_NAMES = 5
-"""Run folders of one kind that a line on the terminal names."""
+"""Maximum number of run folders named in one line on the terminal."""
 
 
 def report(
@@ -38,23 +38,23 @@ def report(
     watch: bool = False,
     interval: float = 10.0,
 ) -> Path:
-    """Write one self-contained HTML page that shows what runs did.
+    """Write a self-contained HTML report of runs.
 
     Args:
         runs: Folders of runs (a sweep, several, or a single run), JSON files of `symbreak audit`, or
             wandb:ENTITY/PROJECT for runs on a W&B server.
-        output: The page.
+        output: HTML page to write.
         csv: Also write the table of runs here, and their history beside it.
         parquet: The same as Parquet (needs pyarrow).
         png: Also write each figure as a picture into this folder (needs kaleido).
         watch: Rewrite the page as runs progress, until interrupted; the page reloads itself.
-        interval: Seconds between two looks at the runs.
+        interval: Seconds between two reads of the runs.
 
     Returns:
         Path of the page.
 
     Raises:
-        UsageError: If nothing is found, an argument is of no known kind, or an optional package is missing.
+        UsageError: If no run is found, an argument is of an unknown kind, or an optional package is missing.
     """
     exports = [(csv, ".csv"), (parquet, ".parquet")]
     _check(exports, png, interval)
@@ -86,7 +86,7 @@ def _check(exports: list[tuple[Path | None, str]], png: Path | None, interval: f
 
 
 class ReportInputs:
-    """What a report is made of; folders that have not changed are not read again."""
+    """Inputs of a report; unchanged folders are not read again."""
 
     def __init__(self, runs: list[str]) -> None:
         names = [str(run) for run in runs]
@@ -99,7 +99,7 @@ class ReportInputs:
         self._reader = RunReader()
 
     def load(self) -> tuple[RunTable, list[Figure], list[Row]]:
-        """Return all runs as they are now, all figures, and the provenance of the audits."""
+        """Return the current runs, all figures, and the provenance of the audits."""
         online = [run for project in self.projects for run in read_project(project)]
         table = tabulate(self._reader.read(self.folders) + online)
         figures, rows = choose(table), []
@@ -151,7 +151,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _name_skipped(skipped: Sequence[Skipped]) -> None:
-    """Print a line on standard error for each reason for which run folders are left out."""
+    """Print one line on standard error per reason for leaving out run folders."""
     reasons: dict[str, list[str]] = {}
     for item in skipped:
         reasons.setdefault(item.reason, []).append(item.name)
@@ -161,7 +161,7 @@ def _name_skipped(skipped: Sequence[Skipped]) -> None:
 
 
 def _watch(inputs: ReportInputs, output: Path, interval: float) -> None:
-    """Rewrite the page at every look at the runs, until Ctrl-C."""
+    """Read the runs and rewrite the page every ``interval`` seconds, until Ctrl-C."""
     print(f"{output} follows the runs; Ctrl-C ends it", flush=True)
     try:
         while True:

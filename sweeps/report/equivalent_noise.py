@@ -1,4 +1,4 @@
-"""Any source of symmetry breaking, read as the initial noise scale that escapes at the same step."""
+"""Equivalent noise of a source of symmetry breaking: the initial noise scale that escapes at the same step."""
 
 import math
 from dataclasses import dataclass, field
@@ -21,8 +21,8 @@ class Curve:
         early: Earliest step at which any seed can have escaped (the measured step before its escape).
         middle: Median escape step over the seeds.
         late: Latest escape step of any seed; inf where that is not known.
-        seeds: Number of runs behind each point.
-        left_out: The other noise scales, each with the step until which half of its runs or more had not escaped.
+        seeds: Number of runs per point.
+        left_out: The other noise scales, each with the step until which at least half of its runs had not escaped.
     """
 
     scales: np.ndarray
@@ -45,7 +45,7 @@ class Equivalent:
         low: Lower end of the interval, 0 where it lies below the curve.
         high: Upper end of the interval, inf where it lies above the curve.
         range: Smallest and largest noise scale of the curve.
-        open_at: Last step of a source that has not escaped in a run that is not finished; None for any other.
+        open_at: Last step of the unfinished runs if the source has not escaped; None otherwise.
     """
 
     label: str
@@ -81,8 +81,8 @@ class Equivalent:
 def decreasing(values: np.ndarray, weights: np.ndarray | None = None, known: np.ndarray | None = None) -> np.ndarray:
     """Return the closest non-increasing sequence in the weighted least-squares sense (pool adjacent violators).
 
-    A value that is not known counts as a lower bound: only what the fit falls short of it adds to the squared error.
-    Such a value takes its left neighbour's fit, the largest that is allowed there, and inf where it has none.
+    An unknown value is a lower bound: only the amount by which the fit lies below it adds to the squared error. Its fit
+    is that of its left neighbour, the largest allowed, or inf without one.
     """
     weights = np.ones(len(values)) if weights is None else weights
     known = np.ones(len(values), dtype=bool) if known is None else known
@@ -136,8 +136,8 @@ def place(curve: Curve, label: str, arm: str, runs: pd.DataFrame) -> Equivalent:
     """Read a source's equivalent noise scale off the curve.
 
     The estimate inverts the median curve at the source's median escape step. The interval holds every scale whose
-    seeds escaped within the range of the source's own seeds, the spacing of the measured steps included. Where half of
-    the seeds or more have not escaped, the last measured step gives an upper bound.
+    seeds escaped within the range of the source's own seeds, the spacing of the measured steps included. If at least
+    half of the seeds have not escaped, the last measured step gives an upper bound.
 
     Args:
         curve: Escape step against initial noise scale.
@@ -165,7 +165,7 @@ def place(curve: Curve, label: str, arm: str, runs: pd.DataFrame) -> Equivalent:
 
 
 def _latest(runs: pd.DataFrame) -> tuple[float, bool]:
-    """Return the latest escape step, and whether it is known: not where another run went on longer without escape."""
+    """Return the latest escape step, and whether it is known (no run without escape continued longer)."""
     latest, longest = runs["escape"].max(), runs["last"][runs["escape"].isna()].max()
     return (float(longest), False) if math.isnan(latest) or longest > latest else (float(latest), True)
 

@@ -17,19 +17,19 @@ UNKNOWN = "\N{EN DASH}"
 EVENTS = {"broken step": "broken_step", "escape step": "escape_step", "diverged step": "diverged_step"}
 """Columns of steps, by the name of the event in `Outcome`."""
 NEVER = 1e300
-"""Sorts an event that did not occur behind all that did."""
+"""Sort key of an event that did not occur, after all that did."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is shown, and the value it is sorted by."""
+    """Displayed content and sort value."""
 
     text: str
     value: float | str
 
     @property
     def sort_key(self) -> str:
-        """Return the value as the page's script compares it, empty for one that is unknown."""
+        """Return the value as the page's script compares it, empty if unknown."""
         return "" if self.value in (math.inf, "") else str(self.value)[:200]
 
 
@@ -93,17 +93,17 @@ def _outcomes(table: RunTable) -> pd.DataFrame:
 
 
 def text(content: Any) -> Cell:
-    """Return a cell of words."""
+    """Return a text cell."""
     return Cell(str(content), str(content).casefold())
 
 
 def number(amount: float, fmt: str) -> Cell:
-    """Return a cell of a number; unknown ones sort last."""
+    """Return a numeric cell; unknown numbers sort last."""
     return Cell(UNKNOWN, math.inf) if math.isnan(amount) else Cell(format(amount, fmt), amount)
 
 
 def value(content: Any) -> Cell:
-    """Return a cell of whatever a configuration holds."""
+    """Return a cell of a configuration value."""
     if isinstance(content, (int, float, np.number)) and not isinstance(content, bool):
         return number(float(content), ".10g")
     return Cell(UNKNOWN, "") if content is None else text(content)
@@ -116,7 +116,7 @@ def _cell(amount: float, name: str) -> Cell:
 
 
 def _event(table: RunTable, run: int, name: str) -> Cell:
-    """Return the step of a run's event, in the terminal's words where it did not occur."""
+    """Return the step of a run's event, or the terminal's text if it did not occur."""
     outcome = table.outcomes[run]
     step = getattr(outcome, EVENTS[name])
     if step is not None:
@@ -126,7 +126,7 @@ def _event(table: RunTable, run: int, name: str) -> Cell:
 
 
 def _median(table: RunTable, runs: pd.Index, name: str) -> Cell:
-    """Return the median step of an event over the runs of an arm, with its range; `not by` where it lies beyond."""
+    """Return the median step of an event over the runs of an arm, with its range; `not by` if it lies later."""
     steps = table.event(EVENTS[name])[runs]
     seen = [table.outcomes[run].measured for run in runs]
     if name == "diverged step" or not any(seen):

@@ -25,7 +25,7 @@ class Fit:
     stop: int
 
     def line(self) -> tuple[list[int], list[float]]:
-        """Return the two end points of the fitted line, on the asymmetry's own scale."""
+        """Return the two end points of the fitted line, as asymmetries, not logarithms."""
         steps = [self.start, self.stop]
         return steps, [math.exp(self.rate * step + self.offset) for step in steps]
 
@@ -58,7 +58,7 @@ def thresholds(table: RunTable, runs: Iterable[int] | None = None) -> list[float
 
     Args:
         table: The runs.
-        runs: Row numbers of the runs to look at; all where None.
+        runs: Row numbers of the runs to use, None for all.
     """
     configs = table.configs if runs is None else [table.configs[run] for run in runs]
     given = {config.get(THRESHOLD_KEY) for config in configs}
@@ -68,8 +68,8 @@ def thresholds(table: RunTable, runs: Iterable[int] | None = None) -> list[float
 def escapes(table: RunTable) -> pd.DataFrame:
     """Return when each run escaped, per row of `table.runs`.
 
-    The escape step is the one that the run itself noted, by its own threshold. A run without one is censored: all that
-    is known is that it had not escaped at its last measured step, whether it is finished or not.
+    The escape step is the one that the run logged, by its own threshold. A run without one, finished or not, is
+    censored at its last measured step.
 
     Returns:
         Columns `escape` (first measured step at which the asymmetry reached the threshold; NaN where it has not),
@@ -90,14 +90,14 @@ def escapes(table: RunTable) -> pd.DataFrame:
 
 
 def median_step(steps: np.ndarray, last: np.ndarray) -> tuple[float, bool]:
-    """Return the median step of an event over runs in some of which it has not occurred (Kaplan and Meier, 1958).
+    """Return the median step of an event, with right-censored runs (Kaplan and Meier, 1958).
 
     Args:
         steps: Step of the event in each run, NaN where it has not occurred.
         last: Last step at which each run was measured.
 
     Returns:
-        The median and True; or, where it lies beyond what was measured, the last step of all and False.
+        The median and True; if it lies after the last measured step, that step and False.
     """
     occurred = ~np.isnan(steps)
     times = np.where(occurred, steps, last)
@@ -106,6 +106,6 @@ def median_step(steps: np.ndarray, last: np.ndarray) -> tuple[float, bool]:
         share *= 1 - (occurred & (times == time)).sum() / (times >= time).sum()
         if share < 0.5 - 1e-9:
             return float(time if math.isnan(half) else (half + time) / 2), True
-        if share < 0.5 + 1e-9:  # an even number of runs: the middle of the two in the middle
+        if share < 0.5 + 1e-9:  # an even number of runs: the mean of the two middle steps
             half = time
     return float(times.max()), False

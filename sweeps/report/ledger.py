@@ -1,4 +1,4 @@
-"""The noise ledger: every source of randomness on its own, and what it does to the result."""
+"""The noise ledger: the effect of each source of randomness on the result."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from symbreak.sweeps.report.table import RunTable
 
 @dataclass(frozen=True)
 class Entry:
-    """What one source of randomness does to the result; None for what is not known.
+    """Effect of one source of randomness on the result; None where unknown.
 
     Attributes:
         source: What differs between the runs.
@@ -53,7 +53,7 @@ class Entry:
         distance: Median over pairs of the relative distance of the last weights.
         growth: Exponential growth of the median distance over pairs while it is below 1 %.
         separation: Median over pairs of the step at which the distance reaches 1 %, inf where it does not.
-        noise: Scale of the noise on the weights at step 0, where that is what differs.
+        noise: Scale of the noise on the weights at step 0, if that is the source.
         equivalent: Scale of noise at step 0 that separates runs at the same step; 0 below and inf above the curve.
     """
 
@@ -82,9 +82,9 @@ class Ledger:
 
 
 def ledger(table: RunTable) -> Ledger | None:
-    """Return the ledger of a sweep that holds the seeds of some sources fixed; None for any other.
+    """Return the ledger of a sweep that fixes the seeds of some sources, or None.
 
-    Finished runs alone count, in groups that fix the same seeds and make the same perturbation.
+    Only finished runs count, grouped by fixed seeds, perturbation and mode.
     """
     configs = table.configs
     if not any(key.startswith(SEEDS) and value is not None for config in configs for key, value in config.items()):
@@ -103,7 +103,7 @@ def ledger(table: RunTable) -> Ledger | None:
 
 
 def _treatment(config: Mapping[str, Any]) -> tuple:
-    """Return what all runs of a group have in common: the seeds that are fixed, the perturbation, and the mode."""
+    """Return the key by which runs are grouped: fixed seeds, perturbation and mode."""
     fixed = tuple(key for key in config if key.startswith(SEEDS) and config[key] is not None)
     change = [str(value) for key, value in config.items() if key.startswith("perturbation.") and not _is_seed(key)]
     return fixed, tuple(change) if _kind(config) else (), config.get("determinism.mode")
@@ -119,7 +119,7 @@ def _kind(config: Mapping[str, Any]) -> str | None:
 
 
 def source_name(configs: Sequence[Mapping[str, Any]]) -> str:
-    """Return what differs between runs: sources that are on and whose seeds vary, and a perturbation."""
+    """Name the difference between runs: active sources with varying seeds, and a perturbation."""
     first = configs[0]
     varied = [name for name, key in _sources(first) if len({_seed(config, key) for config in configs}) > 1]
     everything = [name for name, _ in _sources(first)]
@@ -188,7 +188,7 @@ def _entry(table: RunTable, runs: list[int]) -> Entry:
 
 
 def _distances(folders: list[Path]) -> dict[int, dict[tuple[int, int], float]]:
-    """Return the relative distance of each pair at each snapshot, over all tensors but running statistics."""
+    """Return the relative distance of each pair at each snapshot, over all tensors except running statistics."""
     steps = common_steps(folders)
     if not steps:
         return {}
@@ -211,7 +211,7 @@ def churn_matrix(folders: Sequence[Path]) -> np.ndarray | None:
 
 
 def _differences(entries: Sequence[Entry]) -> tuple[list[str], list[str]]:
-    """Return the pairs of sources whose spread differs, corrected for their number, and the sources with few runs."""
+    """Return the pairs of sources whose spread differs (Bonferroni-corrected), and the sources with too few runs."""
     enough = [entry for entry in entries if len(entry.accuracies) >= LEAST]
     pairs = list(combinations(enough, 2))
     level = 1 - (1 - CONFIDENCE) / max(len(pairs), 1)

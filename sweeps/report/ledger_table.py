@@ -75,7 +75,7 @@ def _equivalent(entry: Entry, ledger: Ledger) -> Cell:
 
 
 def ledger_sentences(ledger: Ledger | None) -> list[Sentence]:
-    """Return which sources differ significantly in the spread of their accuracies, and about which nothing is said."""
+    """Return sentences: sources whose spreads of accuracy differ significantly, and sources with too few runs."""
     if ledger is None:
         return []
     found = []

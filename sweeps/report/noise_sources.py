@@ -1,4 +1,4 @@
-"""What could break a run's symmetry, read off its configuration and its run.json."""
+"""Possible sources of symmetry breaking of a run, from its configuration and its run.json."""
 
 import json
 from collections.abc import Mapping
@@ -11,23 +11,23 @@ SOURCE_NAMES = frozenset(
 SOURCE_KEYS = frozenset({"determinism.mode"})
 STRATEGY = "trainer.strategy"
 SEEDS = "seeds."
-"""Keys of the seeds of single sources begin so; they carry the sources' names."""
+"""Prefix of the keys of single sources' seeds, followed by the source's name."""
 FLOAT32 = (None, "32-true", "32", 32)
 ORDERED = ("OrderedDDPStrategy", "ordered_all_reduce")
 ALL_REDUCE = ("auto", "ddp")
-"""How the names of strategies begin that average gradients by a plain all-reduce."""
+"""Prefixes of the names of strategies that average gradients by a plain all-reduce."""
 
 
 @dataclass(frozen=True)
 class NoiseSource:
-    """Initial noise of a scale, and whatever else tells identical channels apart."""
+    """Scale of the initial noise, and the other sources of symmetry breaking."""
 
     noise_scale: float
     others: tuple[str, ...]
 
     @property
     def label(self) -> str:
-        """Return `rounding noise 1 ulp + dropout 1 %`, or `none`; initial noise is not part of it."""
+        """Return `rounding noise 1 ulp + dropout 1 %`, or `none`, without initial noise."""
         return " + ".join(self.others) or "none"
 
 
@@ -43,7 +43,7 @@ def source_of(config: Mapping[str, Any], meta: Mapping[str, Any]) -> NoiseSource
 
     Args:
         config: The run's configuration under dotted keys.
-        meta: Its run.json, which knows the world size where the configuration says `auto`.
+        meta: Its run.json, which holds the world size if the configuration says `auto`.
     """
     others: list[str] = []
     noise = 0.0
@@ -106,7 +106,7 @@ def _world_size(config: Mapping[str, Any], meta: Mapping[str, Any]) -> int:
 
 
 def _count(value: Any) -> int:
-    """Return the number of devices or nodes; 1 where the setting (`auto`, -1) leaves it open."""
+    """Return the number of devices or nodes; 1 if the setting (`auto`, -1) does not state it."""
     try:
         parsed = json.loads(value) if isinstance(value, str) else value
     except ValueError:

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs no network."""
+"""The report as one self-contained HTML page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,15 +21,15 @@ class Page:
     Attributes:
         title: Heading and title of the page.
         facts: One line about the number and state of runs.
-        sentences: What the runs show.
+        sentences: Sentences about the runs.
         arms: Table of arms.
         ledger: Table of sources of randomness.
         runs: Table of runs.
-        figures: In order; figures of one section stand together.
+        figures: Figures in order, grouped by section.
         skipped: Folders left out.
         provenance: Rows (item, value, number of runs).
         commands: Run and its command line.
-        refresh: Seconds between reloads of the page, 0 for a page that is finished.
+        refresh: Seconds between reloads of the page, 0 for none.
     """
 
     title: str

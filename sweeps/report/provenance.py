@@ -1,4 +1,4 @@
-"""Where the numbers come from: code, versions, device, switches, commands."""
+"""Provenance of the results: code, versions, device, switches, commands."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ from symbreak.sweeps.run.folder import flatten
 NAMES = {"package.version": "symbreak", "git.commit": "code: commit", "git.dirty": "code: uncommitted changes"}
 YES_NO = {True: "yes", False: "no"}
 SHOWN = ("package", "git", "environment", "determinism", "acceleration")
-"""Groups of run.json that say what made the numbers."""
+"""Groups of run.json that hold the provenance."""
 
 Row = tuple[str, str, int]
 
@@ -27,7 +27,7 @@ def provenance(table: RunTable) -> list[Row]:
 
 
 def audit_provenance(name: str, content: Mapping[str, Any]) -> list[Row]:
-    """Return where an audit was made, as rows (item, value, 1)."""
+    """Return the provenance of an audit, as rows (item, value, 1)."""
     return [(f"{name}: {item}", value, 1) for item, value in _items(content)]
 
 
@@ -37,7 +37,7 @@ def _items(content: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    """Return a value in words, empty where it says nothing; a list holds a value per optimizer."""
+    """Return a value as text, empty if it holds no information; a list holds a value per optimizer."""
     if isinstance(value, list):
         return ", ".join(filter(None, map(_text, value)))
     return "" if value is None else YES_NO[value] if isinstance(value, bool) else str(value)

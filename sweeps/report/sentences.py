@@ -1,4 +1,4 @@
-"""What the runs show, in plain sentences computed from them."""
+"""Sentences about the runs, computed from their results."""
 
 import math
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Sentence:
 
 
 def sentences(table: RunTable) -> list[Sentence]:
-    """Return sentences about each arm's symmetry and accuracy, the noise law, the correlations, and what is missing."""
+    """Return sentences about each arm's symmetry and accuracy, the noise law, the correlations, and omitted arms."""
     if table.runs.empty:
         return []
     arms = list(arm_styles(table))
@@ -48,7 +48,7 @@ def _arm(table: RunTable, facts: pd.DataFrame, arm: str) -> Sentence | None:
 
 
 def _symmetry(table: RunTable, facts: pd.DataFrame) -> str:
-    """Describe an arm's symmetry: kept exactly, broken below the threshold, escaped, or never there."""
+    """Describe an arm's symmetry: kept exactly, broken below the threshold, escaped, or absent from the start."""
     measured = facts.dropna(subset="last")
     if measured.empty:
         return ""
@@ -133,7 +133,7 @@ def _law(law: NoiseLaw) -> Iterator[Sentence]:
 
 
 def _correlations(table: RunTable) -> Iterator[Sentence]:
-    """Compare where He's initialisation ends with where the arms that escaped from symmetry end."""
+    """Compare the final correlations of He's initialisation with those of the arms that escaped from symmetry."""
     inits = [key for key in table.runs if str(key).rsplit(".", 1)[-1] == "init"]
     if not inits:
         return

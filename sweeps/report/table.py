@@ -17,7 +17,7 @@ from symbreak.sweeps.run.record import RUN_FILES, Run, Skipped, read_run
 
 PRUNED_FOLDERS = frozenset({"wandb", "checkpoints"})
 CHANGING = ("running", "silent")
-"""Statuses that can change while no file does."""
+"""Statuses that can change although no file changes."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class RunTable:
 
     Attributes:
         runs: One row per run: run, arm, status, seed, folder, then every configuration key (dotted) and every
-            summary key (with slashes). To look at and to save: pandas turns None into NaN and whole numbers into
-            floats, so settings are read from `configs`.
+            summary key (with slashes). Only for display and export: pandas turns None into NaN and integers into
+            floats, so read settings from `configs`.
         history: One row per run and step: `run` (row number in `runs`), `step`, one float column per logged key.
         varying: Configuration keys in which the arms differ.
         configs: Resolved configuration of each run under dotted keys, in the order of `runs`.
@@ -65,7 +65,7 @@ class RunTable:
         return frame.assign(arm=self.runs["arm"].to_numpy()[frame["run"]])
 
     def event(self, name: str) -> pd.Series:
-        """Return a number of each run's `Outcome` by its name, NaN where it is None."""
+        """Return a numeric field of each run's `Outcome`, NaN where it is None."""
         return pd.Series([getattr(outcome, name) for outcome in self.outcomes], self.runs.index, dtype="float64")
 
     def final(self, key: str) -> pd.Series:
@@ -102,7 +102,7 @@ def _natural(name: str) -> tuple[int, int, str]:
 
 
 class RunReader:
-    """Read run folders, and remember those that have not changed since, for a view that is refreshed."""
+    """Read run folders and cache unchanged ones, for a view that is refreshed."""
 
     def __init__(self, read: Callable[[Path], Run | Skipped] = read_run) -> None:
         self._read = read

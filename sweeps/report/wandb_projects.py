@@ -1,4 +1,4 @@
-"""Runs of a W&B project, in the form that run folders have."""
+"""Runs of a W&B project, in the form of run folders."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,1 +1,1 @@
-"""One run: its command, its folder and what writes to it."""
+"""One run: its command, its folder, and its logger and callbacks."""

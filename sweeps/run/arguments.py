@@ -1,4 +1,4 @@
-"""The command line of `symbreak fit|validate|test`, checked as far as it can be before the heavy imports."""
+"""The command line of `symbreak fit|validate|test`, checked as far as possible before the heavy imports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLAIN = {"config", "seed_everything", "ckpt_path", "weights_only", "verbose", "p
 
 
 def prepare(args: list[str]) -> list[str]:
-    """Return a command line as the parser takes it: ``["fit", "--run.dir=runs/a", ...]``.
+    """Return a command line in the parser's form: ``["fit", "--run.dir=runs/a", ...]``.
 
     Options may be written with dashes (``--rounding-noise.ulps``), ``-c`` is ``--config``, and a shipped config may be
     given by its name.

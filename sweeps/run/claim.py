@@ -22,13 +22,13 @@ def given_dir() -> Path | None:
 
 @contextmanager
 def claimed(path: Path | None, resume: bool = False) -> Iterator[Path]:
-    """Claim a run's folder, and withdraw the claim if what follows fails before anything is written.
+    """Claim a run's folder, and release it if the `with` block fails before it writes anything.
 
     The claim is the exclusive creation of run.json, so two runs that start at once never share a folder.
 
     Args:
         path: The folder; None for a fresh one under ``runs/``, named by the time.
-        resume: Whether the run goes on from a checkpoint, and may write into a folder that holds a run.
+        resume: Whether the run resumes from a checkpoint, and may write into a folder that holds a run.
 
     Raises:
         UsageError: If the folder holds another run, or cannot be written.

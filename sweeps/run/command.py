@@ -1,4 +1,4 @@
-"""`symbreak fit|validate|test`: LightningCLI with the laboratory's callbacks, loggers and run folder."""
+"""`symbreak fit|validate|test`: LightningCLI with this package's callbacks, loggers and run folder."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ HARMLESS = (
     "Total length of `list` across ranks is zero",
     "The number of training batches .* is smaller than the logging interval",
 )
-"""Warnings of libraries about what this command does on purpose, or that a user can do nothing about."""
+"""Library warnings about intended behaviour, or about which a user can do nothing."""
 STEPWISE = (torch.optim.lr_scheduler.OneCycleLR, torch.optim.lr_scheduler.CyclicLR)
 
 
 class NoProfiler(PassThroughProfiler):
-    """Profile nothing, at no cost: Lightning enters and leaves a profiler some fifty times a step."""
+    """Profile nothing, without overhead: Lightning enters and exits a profiler about fifty times per step."""
 
     _nothing = nullcontext("")
 
@@ -60,10 +60,10 @@ class SymbreakCLI(ConfiguredCLI):
     """One run from one config: determinism first, then model, data and callbacks, then the run's folder."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the options; beside a checkpoint they override the settings of its run.
+        """Parse the options; with a checkpoint they override the settings of its run.
 
         Raises:
-            UsageError: If the checkpoint cannot be read, or cannot go on with an option.
+            UsageError: If the checkpoint cannot be read, or resuming from it is impossible with an option.
         """
         words = sys.argv[1:] if args is None else cast(list[str], args)
         self.origin: Origin | None = None
@@ -96,10 +96,10 @@ class SymbreakCLI(ConfiguredCLI):
             raise UsageError(f"seed_everything: {condensed(str(error))}") from error
 
     def instantiate_classes(self) -> None:
-        """Build everything, and report what a constructor refuses as a usage error.
+        """Build everything, and report constructor errors as UsageError.
 
         Raises:
-            UsageError: If a constructor refuses its arguments, or the run's folder holds another run.
+            UsageError: If a constructor rejects its arguments, or the run's folder holds another run.
         """
         try:
             super().instantiate_classes()
@@ -158,7 +158,7 @@ class SymbreakCLI(ConfiguredCLI):
         return LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
 
     def fit(self, **kwargs: Any) -> None:
-        """Fit, then test the weights that training ended with."""
+        """Fit, then test the final weights."""
         self.run_logger.callbacks = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         with self.run_logger.run():
             self.trainer.fit(**kwargs)

@@ -21,15 +21,15 @@ POINT, ATTEMPTS, ARGUMENTS = "point.json", "attempts.json", "args.json"
 LOG, LOCK, TRACEBACK = "log.txt", "run.lock", "traceback.txt"
 CHECKPOINTS = "checkpoints"
 ENGINE_FILES = {POINT, ATTEMPTS, ARGUMENTS, LOG, LOCK}
-"""What a sweep writes into a folder before its run starts."""
+"""Files that a sweep writes into a folder before its run starts."""
 UNFINISHED = ("running", "silent", "killed", "interrupted", "preempted", "failed")
 SILENT_AFTER = 600.0
-"""Seconds without a write after which a run that still calls itself running is called silent."""
+"""Seconds without a write after which a run recorded as running counts as silent."""
 ERROR_LINES = 8
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one mapping with dotted keys, as sweeps and W&B name settings; empty ones stay."""
+    """Return nested mappings as one mapping with dotted keys, as sweeps and W&B name settings; keep empty ones."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
@@ -54,7 +54,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     try:
         temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
         temporary.replace(path)
-    except OSError:  # a full disk, say: nothing half written stays behind
+    except OSError:  # for example a full disk: remove the partial file
         temporary.unlink(missing_ok=True)
         raise
 
@@ -71,7 +71,7 @@ def read_rows(path: Path) -> Iterator[dict[str, float]]:
     try:
         for row in csv.DictReader(text.splitlines()):
             yield {key: number for key, cell in row.items() if key and (number := _number(cell)) is not None}
-    except csv.Error:  # the rest is no CSV
+    except csv.Error:  # the rest is not CSV
         return
 
 
@@ -98,12 +98,12 @@ def rows_before(path: Path, step: int) -> list[dict[str, float]]:
 
 
 def status(folder: Path, state: Mapping[str, Any]) -> str:
-    """Return a run's status: the noted one, unless a run that is noted as running has been killed or is silent.
+    """Return a run's status: the recorded one, unless a run recorded as running has been killed or is silent.
 
     Returns:
-        running, finished, failed, interrupted or preempted as noted; ``killed`` where it should be running and its
-        process on this machine is gone; ``silent`` where it has written nothing for `SILENT_AFTER` seconds;
-        ``unknown`` where nothing is noted.
+        running, finished, failed, interrupted or preempted as recorded; ``killed`` if recorded as running and its
+        process on this machine has ended; ``silent`` if it has written nothing for `SILENT_AFTER` seconds;
+        ``unknown`` if no status is recorded.
     """
     noted = str(state.get("status", "unknown"))
     if noted != "running":
@@ -115,7 +115,7 @@ def status(folder: Path, state: Mapping[str, Any]) -> str:
 
 
 def max_steps(folder: Path) -> int | None:
-    """Return the step at which a run ends, None where its configuration does not say."""
+    """Return the step at which a run ends, None if its configuration sets none."""
     last = _trainer(folder).get("max_steps")
     return last if isinstance(last, int) and last > 0 else None
 
@@ -125,7 +125,7 @@ def _trainer(folder: Path) -> dict[str, Any]:
     try:
         stat = path.stat()
         return _trainer_at(path, stat.st_mtime_ns, stat.st_size)
-    except (OSError, ValueError, yaml.YAMLError):  # not there yet, or half written
+    except (OSError, ValueError, yaml.YAMLError):  # missing, or partly written
         return {}
 
 
@@ -146,7 +146,7 @@ def fraction(folder: Path) -> float:
 
 
 def last_lines(folder: Path) -> str:
-    """Return a failed run's error: what its run.json says, else the last lines of its log."""
+    """Return a failed run's error: the one in its run.json, else the last lines of its log."""
     noted = read_json(folder / STATE).get("error")
     if noted:
         return str(noted)

@@ -43,7 +43,7 @@ def _now() -> str:
 
 
 class RunLogger(CSVLogger):
-    """Lightning's CSV logger with a run's state and its latest values beside the history.
+    """Lightning's CSV logger that also writes a run's state and its latest values.
 
     ``metrics.csv`` is the history; ``summary.json`` the last value of every key (null for NaN and infinity);
     ``run.json`` status, process, times, command, version and commit, output layers, environment, determinism switches
@@ -51,7 +51,7 @@ class RunLogger(CSVLogger):
 
     Args:
         run_dir: The run's folder, already claimed.
-        origin: The checkpoint that the run goes on from. The history of its run is kept up to its step; later rows are
+        origin: The checkpoint that the run resumes from. The history of its run is kept up to its step; later rows are
             dropped, because they will be logged again. Events (broken step, escape step) come from its state.
     """
 
@@ -79,7 +79,7 @@ class RunLogger(CSVLogger):
 
     @contextmanager
     def run(self) -> Iterator[None]:
-        """Note in ``run.json`` how a block of work starts and ends; Ctrl-C ends the process with status 130."""
+        """Record in ``run.json`` the start and end of a block of work; Ctrl-C ends the process with status 130."""
         self._start()
         try:
             yield
@@ -95,7 +95,7 @@ class RunLogger(CSVLogger):
 
     @rank_zero_only
     def _stop(self, status: str, code: Any) -> None:
-        """Note that a signal ended the run, and say how to go on with it."""
+        """Record that a signal ended the run, and print how to resume it."""
         self._end(status, f"exit code {code}" if status == "failed" else None)
         latest = latest_checkpoint(self.path)
         onward = ["symbreak", "fit", "--ckpt_path", str(latest), "--run.dir", str(self.path)]
@@ -104,7 +104,7 @@ class RunLogger(CSVLogger):
 
     @rank_zero_only
     def _fail(self, error: BaseException) -> None:
-        """Note an error, with its traceback in a file of the run's folder."""
+        """Record an error, with its traceback in a file of the run's folder."""
         file = self.path / TRACEBACK
         file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         error.add_note(f"{file} says where")
@@ -117,7 +117,7 @@ class RunLogger(CSVLogger):
         self.state |= {"process": identity(), **code_state()}
         write_json(file, self.state)
         with warnings.catch_warnings():
-            # Lightning says that it deletes the old history; what a resumed run needs of it has been read by now
+            # Lightning warns that it deletes the old history; a resumed run has already read the rows it keeps
             warnings.simplefilter("ignore")
             self.experiment.metrics.extend(self._kept)
         for row in [*self._kept, self._known]:
@@ -133,7 +133,7 @@ class RunLogger(CSVLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None) -> None:
-        """Keep what is logged as ``<group>/<name>`` (determinism, acceleration, environment) in ``run.json``."""
+        """Keep hyperparameters named ``<group>/<name>`` (determinism, acceleration, environment) in ``run.json``."""
         for key, value in (params or {}).items():
             group, _, name = str(key).partition("/")
             if name:
@@ -152,7 +152,7 @@ class RunLogger(CSVLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the files if the last time is a second ago, or longer where writing itself takes long."""
+        """Write the files at most once a second, and less often if writing is slow."""
         if time.monotonic() - self._written > max(1.0, self._write_seconds / WRITING_SHARE):
             self._write()
 
@@ -162,7 +162,7 @@ class RunLogger(CSVLogger):
         self._write()
 
     def _note_output_layers(self) -> None:
-        """Note the layer whose features are the logits, once a callback has seen it run last."""
+        """Record the layer whose features are the logits, once a callback has observed that it runs last."""
         found = {name for each in self.callbacks if isinstance(each, Monitor) for name in each.output_layers()}
         if found and self.state.get("output_layers") != sorted(found):
             self.state["output_layers"] = sorted(found)

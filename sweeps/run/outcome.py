@@ -1,4 +1,4 @@
-"""The outcome of a run: the figures that the terminal and the report show."""
+"""The outcome of a run: the values that the terminal and the report show."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _shown(value: float | None, form: str) -> str:
 
 
 def print_run(path: Path) -> None:
-    """Print where a run lies, and its outcome as a table."""
+    """Print the folder of a run, and its outcome as a table."""
     summary, outcome = read_json(path / SUMMARY), read_outcome(path)
     validated = {key.replace("val/", "validation "): _shown(_number(summary.get(key)), ".4g") for key in VALIDATION}
     cells = outcome.cells() if outcome.measured or outcome.test_accuracy is not None else validated

@@ -86,7 +86,7 @@ class ConfiguredCLI(LightningCLI):
         return {name: everything[name] for name in ("fit", "validate", "test")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Give every part of an experiment a section of its own, so that a sweep reaches it by a dotted key."""
+        """Add a section for every part of an experiment, so that a sweep can set it by a dotted key."""
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
         parser.add_optimizer_args((Optimizer,))
@@ -123,7 +123,7 @@ def tree_of(parser: LightningArgumentParser, config: Any, links: bool = False) -
 
     Args:
         parser: The parser of all commands.
-        config: What it parsed.
+        config: Config that it parsed.
         links: Whether to keep values that are filled in from other ones (``model.init_args.num_classes``).
     """
     tree: Mapping[str, Any] = json.loads(

@@ -1,4 +1,4 @@
-"""Which process a run is, so that a reader can tell whether it still runs."""
+"""Identity of a run's process, to check whether it still runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 def started(pid: int) -> str | None:
-    """Return when a process on this machine began, in a form to compare only, or None if there is none."""
+    """Return the start time of a process on this machine as an opaque text, or None if it does not exist."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return None if fields[0] in "ZX" else fields[19]  # a process that has ended and waits for its parent is gone
+        return None if fields[0] in "ZX" else fields[19]  # a zombie or dead process counts as ended
     except OSError:
         pass
     try:
@@ -26,12 +26,12 @@ def started(pid: int) -> str | None:
 
 
 def identity() -> dict[str, Any]:
-    """Return what tells this process from every other: host, process id, and when it began."""
+    """Return a unique identity of this process: host, process id and start time."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": started(os.getpid())}
 
 
 def is_alive(process: Any) -> bool | None:
-    """Return whether the process of an `identity` still runs; None where it was on another machine, or is not known."""
+    """Return whether the process of an `identity` still runs; None if it is on another machine or unknown."""
     if not isinstance(process, Mapping) or process.get("host") != socket.gethostname():
         return None
     pid = process.get("pid")

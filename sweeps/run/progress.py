@@ -1,4 +1,4 @@
-"""Lines of progress for an output that is no terminal, such as the log of a cluster's job."""
+"""Lines of progress for an output that is not a terminal, such as the log of a cluster job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECONDS = 30.0
 
 
 class ProgressLines(Callback):
-    """Print the step and the latest logged loss every so many seconds, the first time after the first step.
+    """Print the step and the latest logged loss after the first step, then every ``seconds``.
 
     Args:
         seconds: Time between two lines.
@@ -26,7 +26,7 @@ class ProgressLines(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Print where it is time; values are read where they were logged, on the host."""
+        """Print a line if it is due; the loss is the logged value on the host, so nothing synchronises."""
         now = time.monotonic()
         if not trainer.is_global_zero or now - self._last < self.seconds:
             return

@@ -1,4 +1,4 @@
-"""Which code a run was made with."""
+"""Version and commit of the code of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def code_state() -> dict[str, Code]:
 
 
 def package_version() -> str | None:
-    """Return the installed version of this package, None where it is used without being installed."""
+    """Return the installed version of this package, None if it is not installed."""
     try:
         return version("symbreak")
     except PackageNotFoundError:
@@ -26,8 +26,8 @@ def package_version() -> str | None:
 def git_state(folder: Path = SOURCES) -> Code:
     """Return the commit of the code that runs, and whether files differ from it; None outside a checkout.
 
-    A repository that merely encloses the folder (of the project whose environment this is installed in) does not count:
-    the code must be among the files that the repository tracks.
+    The repository must track the code. One that only contains the folder (because the package is installed in an
+    environment inside it) does not count.
     """
 
     def git(*words: str) -> str:

@@ -14,7 +14,7 @@ import yaml
 from symbreak.sweeps.run.folder import CONFIG, HISTORY, POINT, STATE, SUMMARY, flatten, read_json, status
 
 RUN_FILES = (STATE, CONFIG, HISTORY, POINT)
-"""A folder that holds one of these holds a run."""
+"""A folder that contains one of these files is a run folder."""
 
 # The C loader is the same safe loader, about ten times faster.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -47,7 +47,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A run folder that is left out of the figures, and why."""
+    """A run folder that is left out of the figures, with the reason."""
 
     name: str
     folder: str
@@ -56,7 +56,7 @@ class Skipped:
 
 
 def read_run(folder: Path) -> Run | Skipped:
-    """Read one run folder; never raise for what is in it."""
+    """Read one run folder; never raise because of its content."""
     try:
         return _read(folder)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
@@ -109,7 +109,7 @@ def read_history(path: Path) -> pd.DataFrame:
 def _parse(raw: bytes) -> pd.DataFrame:
     try:
         return pd.read_csv(io.BytesIO(raw), dtype="float64", on_bad_lines="skip")
-    except ValueError:  # a cell that is no number: read as text, and what is no number becomes NaN
+    except ValueError:  # a non-numeric cell: read as text, and convert such cells to NaN
         text = pd.read_csv(io.BytesIO(raw), dtype=str, on_bad_lines="skip", encoding_errors="replace")
         return text.apply(pd.to_numeric, errors="coerce").astype("float64")
 

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: options override its run's settings; those that can have no effect are refused."""
+"""Resume from a checkpoint: options override its run's settings; options without effect are rejected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from symbreak.sweeps.run.folder import HISTORY, flatten
 
 KEY = "symbreak_config"
 INITIAL = {"init", "noise_scale", "noise_mode"}
-"""Arguments of a network that act on its initial weights alone, which a checkpoint replaces."""
+"""Arguments of a network that only affect its initial weights, which a checkpoint replaces."""
 GROUP_ARGUMENTS = {"lr", "momentum", "dampening", "weight_decay", "nesterov"}
 
 Changes = dict[str, tuple[Any, Any]]
@@ -28,7 +28,7 @@ Changes = dict[str, tuple[Any, Any]]
 class ConfigKeeper(SaveConfigCallback):
     """Write config.yaml, and put the settings of the run into every checkpoint.
 
-    The run's folder is left out of both: a run that repeats the config, or goes on from the checkpoint, has another.
+    Both omit the run's folder, because a run that repeats the config or resumes from the checkpoint has another.
     """
 
     def __init__(self, parser: Any, config: Any, *args: Any, **kwargs: Any) -> None:
@@ -67,7 +67,7 @@ class Origin:
         return int(self.checkpoint.get("global_step", 0))
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings of the checkpoint's run, as far as it holds them; not its folder."""
+        """Return those settings of its run that the checkpoint holds, without the folder."""
         kept = self.checkpoint.get(KEY)
         if isinstance(kept, Mapping):
             return {key: kept[key] for key in kept if key == "seed_everything" or key in SECTIONS}
@@ -88,7 +88,7 @@ class Origin:
         return source if source.is_file() else run_dir / HISTORY
 
     def outcome(self) -> dict[str, float]:
-        """Return what the checkpoint's run knew of the breaking of its symmetry, by logged key."""
+        """Return the checkpoint's record of symmetry breaking (steps of events, growth rate), by logged key."""
         states = self.checkpoint.get("callbacks") or {}
         state = next((state for key, state in states.items() if str(key).startswith("SymmetryBreaking")), {})
         history = state.get("history") or {}
@@ -107,13 +107,13 @@ class Origin:
         """Compare the checkpoint's weights with a model's.
 
         Raises:
-            UsageError: If a weight is missing, foreign, or has another shape.
+            UsageError: If a weight is missing, unexpected, or has another shape.
         """
         if type(model).on_load_checkpoint is not LightningModule.on_load_checkpoint or not model.strict_loading:
-            return  # it adapts the checkpoint itself
+            return  # the model adapts the checkpoint itself
         saved = {name: tuple(value.shape) for name, value in self.checkpoint["state_dict"].items()}
         if any(is_lazy(parameter) for parameter in model.parameters()):
-            return  # their shapes are not known before the first batch
+            return  # shapes of lazy parameters are unknown before the first batch
         own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         for name in [*own, *saved]:
             if own.get(name) != saved.get(name):
@@ -158,7 +158,7 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 
 def _refusal(key: str, changes: Changes) -> str | None:
-    """Return why a changed setting cannot take effect on a run that goes on from a checkpoint, if it cannot."""
+    """Return why a changed setting cannot take effect on a resumed run, or None if it can."""
     section, name = key.partition(".")[0], key.rsplit(".", 1)[-1]
     if key == "seed_everything" or (section == "model" and name in INITIAL):
         return "acts on the initial weights, which the checkpoint replaces; leave it out"
@@ -193,14 +193,14 @@ def _is_same(first: Any, second: Any) -> bool:
 
 
 class OptimizerOptions(Callback):
-    """Set changed arguments of the optimizer, after the checkpoint has restored the ones it was saved with."""
+    """Set changed arguments of the optimizer, after the checkpoint has restored the saved ones."""
 
     def __init__(self, changes: Changes) -> None:
         prefix = "optimizer.init_args."
         self.values = {key.removeprefix(prefix): now for key, (_, now) in changes.items() if key.startswith(prefix)}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set them in every group of parameters."""
+        """Set them in every parameter group."""
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 group |= {name: value for name, value in self.values.items() if name in group}

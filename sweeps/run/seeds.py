@@ -18,13 +18,13 @@ DATA_SEEDS = {"order": "order_seed", "augmentation": "augmentation_seed"}
 
 
 class Seeds(Callback):
-    """Seed each source of randomness on its own.
+    """Seed each source of randomness separately.
 
-    A seed that is not given is that of ``seed_everything``; the sources then draw from streams of their own: the order
-    and each augmentation from a generator keyed by (seed, epoch, purpose), rounding noise from a generator of its own,
-    the initial weights from PyTorch's global generator, and dropout from where that generator stands after the
-    initialisation by ``seed_everything``, whatever ``init`` says. So changing one seed changes no draw of any other
-    source. Every seed is the same on every rank, except that a given dropout seed gives each rank masks of its own.
+    Each seed defaults to that of ``seed_everything``; the sources then draw from separate streams. The order and each
+    augmentation use a generator keyed by (seed, epoch, purpose), rounding noise uses its own generator, and the initial
+    weights use PyTorch's global generator. Dropout uses the global generator in its state after the initialisation by
+    ``seed_everything``, whatever ``init`` is. So changing one seed changes no draw of any other source. Every seed is
+    the same on every rank, except that a given dropout seed gives each rank different masks.
     The seeds in use are logged as ``seeds/<source>`` with the run's hyperparameters.
 
     Args:
@@ -67,7 +67,7 @@ class Seeds(Callback):
 
 
 def initialize_apart(model: LightningModule, seed: int, build: Callable[[], LightningModule]) -> None:
-    """Give a model the initial weights that it would have had from another seed; no generator moves.
+    """Set a model's initial weights to those of another seed, without advancing any generator.
 
     Args:
         model: Built already, from ``seed_everything``.

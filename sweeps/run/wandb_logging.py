@@ -57,5 +57,5 @@ def wandb_logger(
         mode="offline" if offline else "online",
         settings=wandb.Settings(quiet=True, silent=offline, console="off" if offline else "auto"),
     )
-    logger._wandb_init.pop("anonymous", None)  # W&B warns of it even where Lightning passes None
+    logger._wandb_init.pop("anonymous", None)  # W&B warns of it even if Lightning passes None
     return logger

@@ -26,7 +26,7 @@ def check_runs(commands: Sequence[list[str]], parameters: Sequence[dict[str, Any
         metric: The name of the sweep's metric, empty without one.
 
     Raises:
-        UsageError: If a key or value is not valid, does not survive the command line, or nothing logs the metric.
+        UsageError: If a key or value is invalid or changes on the command line, or nothing logs the metric.
     """
     from symbreak.sweeps.run.parser import resolve
 
@@ -51,7 +51,7 @@ def _check_survival(point: Mapping[str, Any], resolved: Mapping[str, Any]) -> No
 def _check_metric(metric: str, resolved: Mapping[str, Any]) -> None:
     is_own_network = str(resolved["model.class_path"]).startswith("symbreak.lightning_modules.")
     if not is_own_network or resolved.get("trainer.callbacks"):
-        return  # somebody's own code may log anything
+        return  # user code may log any key
     known = logged_keys()
     family, _, layer = metric.partition("/")
     measure, _, layer = layer.partition("/")
@@ -68,7 +68,7 @@ def logged_keys() -> list[str]:
 
 
 def check_points(sweep: SweepFile, chosen: Sequence[dict[str, Any]], call: Callable[..., Any]) -> None:
-    """Check the commands of some points, where they are this project's own.
+    """Check the commands of some points, if they are commands of this project.
 
     Args:
         sweep: The sweep.

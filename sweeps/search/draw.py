@@ -13,8 +13,8 @@ from symbreak.sweeps.search.space import DEFAULTS, choices, distribution_of, lea
 def suggest_point(trial: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Draw one point from a trial.
 
-    A distribution that Optuna has not is drawn as a quantile and mapped through its inverse distribution function, and
-    `q_` distributions are rounded to multiples of q afterwards, as W&B defines them.
+    A distribution that Optuna lacks is drawn as a quantile and mapped by its inverse distribution function. `q_`
+    distributions are then rounded to multiples of q, as W&B defines them.
 
     Args:
         trial: An `optuna.trial.Trial`, or anything with its `suggest_*` methods.

@@ -16,18 +16,18 @@ IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 @dataclass
 class Point:
-    """One point of a sweep and how far it is.
+    """One point of a sweep and its state.
 
     Attributes:
         id: The identity within the sweep: the parameters themselves in a grid, the number otherwise.
-        number: Counts the sweep's points from 1; part of the folder's name.
+        number: Position in the sweep, from 1; part of the folder's name.
         parameters: As W&B hands them to a run, nested where the sweep file nests them.
         label: The parameters in which this arm differs from the others.
         folder: Name of the run folder of its latest attempt inside the sweep's folder, empty before the first.
         status: waiting, running, finished, pruned or failed.
         value: The sweep's metric, None where it was not logged.
         error: The last error lines of a failed run.
-        draw: What Optuna drew: its own parameters and their distributions as JSON.
+        draw: Optuna's draw: its own parameters and their distributions as JSON.
         attempts: Start, end and outcome of each attempt in that folder.
     """
 
@@ -50,7 +50,7 @@ class Point:
 
 
 def identity(parameters: Mapping[str, Any]) -> str:
-    """Return a text that is equal for equal parameters and different for different ones."""
+    """Return a canonical text of the parameters, equal only for equal parameters."""
     return json.dumps(flatten(parameters), sort_keys=True)
 
 
@@ -64,15 +64,15 @@ def varying(points: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def label(parameters: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Name an arm by what varies between the points.
+    """Name an arm by the parameters that vary between the points.
 
     Args:
         parameters: The point's parameters.
-        keys: Dotted keys that vary; a `config` counts by the stem of its file, or by what it sets where it is written
-            out in flow style, `{...}`.
+        keys: Dotted keys that vary; a `config` is named by the stem of its file, or by its settings if it is written
+            in flow style, `{...}`.
 
     Returns:
-        Such as `zero_strict` or `init=he, noise_scale=0.001`.
+        The label, such as `zero_strict` or `init=he, noise_scale=0.001`.
     """
     flat = flatten(parameters)
     parts = []

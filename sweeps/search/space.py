@@ -156,12 +156,12 @@ def check_number(where: str, form: Mapping[str, Any], key: str) -> None:
 
 
 def grid_size(parameters: Mapping[str, Any]) -> int:
-    """Return how many combinations of values a grid has."""
+    """Return the number of points of a grid."""
     return math.prod(len(_grid_values(form)) for _, form in leaves(parameters))
 
 
 def covering(parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return as few of a grid's points as hold every value of every parameter."""
+    """Return the fewest grid points that contain every value of every parameter."""
     paths, forms = zip(*leaves(parameters), strict=True)
     columns = [_grid_values(form) for form in forms]
     count = max(map(len, columns))
@@ -176,7 +176,7 @@ def is_varying(form: Mapping[str, Any]) -> bool:
 
 
 def grid_points(parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a grid's points in the file's order, the last parameter running fastest.
+    """Yield a grid's points in the file's order, the last parameter varying fastest.
 
     Args:
         parameters: Checked parameter forms.

@@ -31,15 +31,15 @@ class SweepFile:
 
     Attributes:
         path: The file.
-        name: `name` of the file, else its stem; the sweep's folder and its study are called so.
+        name: `name` in the file, else its stem; also the name of the sweep's folder and study.
         method: grid, random or bayes.
         parameters: W&B's parameter forms by name, possibly nested.
-        command: What starts a run, with W&B's macros.
-        program: What `${program}` stands for.
+        command: Command that starts a run, with W&B's macros.
+        program: Value of `${program}`.
         metric: `name`, `goal` (minimize unless given) and perhaps `target`; empty without a metric.
         early_terminate: `min_iter` and `eta` of hyperband; empty without early termination.
         run_cap: The largest number of runs, None for no limit.
-        content: All that the file says.
+        content: Whole content of the file.
     """
 
     path: Path
@@ -65,12 +65,12 @@ class SweepFile:
 
 
 def strip_env(command: Sequence[str]) -> list[str]:
-    """Return the command without the leading `${env}` macro or what it stands for."""
+    """Return the command without the leading `${env}` macro or its value."""
     return list(command[1:] if command and command[0] in ("${env}", "/usr/bin/env") else command)
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that is given twice instead of keeping the last one."""
+    """YAML's safe loader that rejects duplicate keys instead of keeping the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -107,8 +107,8 @@ def parse(content: Any, path: Path) -> SweepFile:
     """Check the content of a sweep file.
 
     Args:
-        content: What the YAML says.
-        path: Where it stood, for the name of a sweep without one.
+        content: The parsed YAML.
+        path: Path of the file, whose stem is the default name of the sweep.
 
     Returns:
         The checked sweep.
@@ -204,7 +204,7 @@ def expand_command(sweep: SweepFile, parameters: Mapping[str, Any], json_file: P
     Args:
         sweep: The sweep, for its command and program.
         parameters: The point's value by parameter name; nested parameters are dictionaries.
-        json_file: What `${args_json_file}` stands for; the caller writes it.
+        json_file: Value of `${args_json_file}`; the caller writes the file.
 
     Returns:
         The words of the command, exactly as `wandb agent` builds them.

@@ -1,1 +1,1 @@
-"""Which operation breaks the symmetry of a run, and which one first gives other bits when it is repeated."""
+"""Find the operation that breaks a run's symmetry, or the first one whose bits differ when the run is repeated."""

@@ -1,4 +1,4 @@
-"""`symbreak trace`: the operation that breaks a run's symmetry, or that gives other bits when the run is repeated."""
+"""`symbreak trace`: the operation that breaks a run's symmetry, or the first whose bits differ in a repeated run."""
 
 from __future__ import annotations
 

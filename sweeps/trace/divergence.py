@@ -15,12 +15,12 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where two runs differ first.
+    """The first difference between two runs.
 
     Args:
-        kind: `operation`: equal inputs and other outputs; `random`: likewise, by random numbers; `values`: its inputs
-            differ and no operation made them; `structure`: another operation; `weights`: the initial weights;
-            `unknown`: the step that differed was equal in all later runs; `none`.
+        kind: `operation`: equal inputs, different outputs; `random`: the same, caused by random numbers; `values`:
+            different inputs that no operation computed; `structure`: different operations; `weights`: different initial
+            weights; `unknown`: the step that differed was equal in all later runs; `none`.
         step: Number of updates after which weights can differ.
         operations: Number of operations that were compared.
         steps: Number of updates whose weights were compared.
@@ -94,7 +94,7 @@ def _first_difference(one: Sequence[Recorded], other: Sequence[Recorded]) -> Dif
 
 
 def first_differing(one: Recording, other: Recording) -> int | None:
-    """Return the number of updates after which weights differ first."""
+    """Return the number of updates after which weights first differ."""
     pairs = enumerate(zip(one.weights, other.weights, strict=False))
     return next((step for step, (a, b) in pairs if a != b), None)
 

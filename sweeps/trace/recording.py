@@ -27,7 +27,7 @@ FORMAT = "symbreak recording 1"
 
 @dataclass
 class Recording:
-    """What a run did, without any value of it.
+    """Operations and hashes of a run, without tensor values.
 
     Args:
         environment: Versions, device and threads.
@@ -86,7 +86,7 @@ def _row(table: list[str], row: Sequence[Any]) -> Recorded:
 
 
 class RecordingCallback(Callback):
-    """Writes a :class:`Recording` of a fit, without its measuring callbacks, at its end.
+    """Record a fit without its measuring callbacks, and write the :class:`Recording` at its end.
 
     Args:
         file: JSON file to write.
@@ -100,7 +100,7 @@ class RecordingCallback(Callback):
         self._step = -1
 
     def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
-        """Leave the measuring callbacks out."""
+        """Remove the measuring callbacks."""
         trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, Monitor)]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -38,7 +38,7 @@ class Verdict:
     """The outcome of `symbreak trace` without `--repeat`.
 
     Args:
-        sentence: In one sentence.
+        sentence: The outcome in one sentence.
         rows: For each weight and axis the first break that reached it, cells by `COLUMNS`.
         unreached: Separations and random numbers that reached no weight in the steps traced, in words.
         steps: Number of updates of the run.
@@ -53,7 +53,7 @@ class Verdict:
 
 
 def verdict(watch: SymmetryTrace, steps: int, audit: Callable[[Event], str]) -> Verdict:
-    """Return what a callback has found, with the audit's verdict on each operation.
+    """Return the findings of a callback, with the audit's verdict on each operation.
 
     Args:
         watch: The callback, after training.
@@ -114,14 +114,14 @@ def _cause(row: dict[str, str]) -> str:
 
 
 def write_json(path: Path, content: Verdict | Divergence, facts: dict[str, Any]) -> None:
-    """Write the outcome, its sentence and what it depends on."""
+    """Write the outcome, its sentence and the facts it depends on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = {"verdict": str(content) if isinstance(content, Divergence) else content.sentence, **asdict(content)}
     path.write_text(json.dumps(data | {"environment": facts}, indent=1) + "\n", encoding="utf-8")
 
 
 def write_page(path: Path, title: str, content: Verdict | Divergence, facts: dict[str, Any]) -> None:
-    """Write the page: the sentence, the chain from the first operation to the layers it reached, what it depends on."""
+    """Write the page: the sentence, the chain from the first operation to the layers it reached, and the facts."""
     is_divergence = isinstance(content, Divergence)
     text = pages.render(
         "trace.html",
@@ -139,7 +139,7 @@ def write_page(path: Path, title: str, content: Verdict | Divergence, facts: dic
 
 
 def _chain(rows: list[dict[str, str]]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """Layers by the step in which they became different and what made them so, in order."""
+    """Return the layers by the step and cause of their first difference, in order."""
     steps: dict[str, dict[str, list[str]]] = {}
     for row in rows:
         steps.setdefault(f"step {row['step']}", {}).setdefault(_cause(row), []).append(row["layer"])

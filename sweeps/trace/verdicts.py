@@ -1,4 +1,4 @@
-"""What the audit says of an operation that a trace found, on this machine."""
+"""The audit's verdict on an operation found by a trace, on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from symbreak.sweeps.audit.evaluation import evaluate, evaluate_reductions
 from symbreak.sweeps.audit.operations import OPERATIONS
 
 SHAPES = ("8x16x8x8", "8x17x8x8", "8x64x8x8")
-"""Images that are audited beside those with the traced number of channels."""
+"""Shapes of images audited in addition to those with the traced number of channels."""
 _PLAIN = {
     "native_batch_norm": ("batch_norm_forward",),
     "bmm": ("bmm_forward", "bmm_input_grad", "bmm_weight_grad"),

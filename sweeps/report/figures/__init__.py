@@ -1,4 +1,4 @@
-"""One pure function per figure: the table of runs in, a plotly figure with its caption out, None without data."""
+"""One pure function per figure: from the table of runs to a plotly figure with its caption, or None without data."""
 
 from collections.abc import Callable
 

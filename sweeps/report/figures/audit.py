@@ -5,14 +5,14 @@ import pandas as pd
 
 from symbreak.sweeps.report.figures.style import Figure, blank, plain
 
-# State = repeatable + 2 * symmetric. Blue and orange families differ for every kind of colour vision.
+# State = repeatable + 2 * symmetric. Blue and orange hues are distinguishable with every kind of colour vision.
 STATES = ("neither", "repeatable, not symmetric", "symmetric, not repeatable", "repeatable and symmetric")
 COLORS = ("#7f3b08", "#E69F00", "#56B4E9", "#0072B2")
 SIGNS = ("✗ ✗", "= ✗", "✗ ≡", "= ≡")
 
 
 def matrices(frame: pd.DataFrame) -> list[Figure]:
-    """Draw one matrix per mode; cases that no mode can touch stand in each.
+    """Draw one matrix per mode; cases that do not depend on the mode appear in each.
 
     Args:
         frame: Cases as :func:`symbreak.sweeps.audit.records.read` returns them.

@@ -1,4 +1,4 @@
-"""Layer by step: heat maps of what each layer still has in common."""
+"""Heat maps over layer and step: distinct filters and correlations."""
 
 import numpy as np
 import pandas as pd
@@ -93,7 +93,7 @@ def _bucket(frame: pd.DataFrame, extreme: str) -> pd.DataFrame:
 def _panels(
     colors: dict[str, pd.DataFrame], values: dict[str, pd.DataFrame], limits: tuple[float, float], bar: dict, fmt: str
 ) -> go.Figure:
-    """Draw one heat map per arm below each other, with a common colour bar."""
+    """Draw one heat map per arm, stacked vertically, with a common colour bar."""
     layers = max(len(cube) for cube in values.values())
     size = min(14, max(6, 420 // layers)) * layers + 52
     height = size * len(values) + 110
@@ -129,7 +129,7 @@ def _panels(
 
 
 def short_layers(layers: list[str], length: int = 18) -> list[str]:
-    """Return layer names without the prefix that all share, cut at the left; numbered where that makes two equal."""
+    """Return layer names without the prefix that all share, cut at the left; numbered if two would be equal."""
     split = [layer.split(".") for layer in layers]
     shared = 0
     while all(len(parts) > shared + 1 and parts[shared] == split[0][shared] for parts in split):

@@ -30,7 +30,7 @@ def init_strings(table: RunTable) -> Figure | None:
 
 
 def depth(table: RunTable) -> Figure | None:
-    """Draw final accuracy against depth, a line per combination of all else."""
+    """Draw final accuracy against depth, one line per combination of the other parameters."""
     key = final_accuracy_key(table)
     if key is None or DEPTH not in table.varying:
         return None

@@ -11,7 +11,7 @@ from symbreak.sweeps.report.figures.training import final_accuracy_key, split_na
 from symbreak.sweeps.report.table import RunTable
 
 MIN_RUNS, MAX_AXES = 8, 8
-# Both ends stand out from white and from dark paper.
+# Both ends are visible on white and on dark backgrounds.
 SCALE = [[0.0, "#56B4E9"], [0.5, "#CC79A7"], [1.0, "#D55E00"]]
 
 
@@ -42,7 +42,7 @@ def parallel(table: RunTable) -> Figure | None:
 
 
 def _axis(label: str, values: pd.Series) -> dict[str, Any]:
-    """Return one axis: logarithmic where positive numbers span decades, one tick per value where they are words."""
+    """Return one axis: logarithmic where positive numbers span decades, one tick per value where they are text."""
     numbers = pd.to_numeric(values.astype(object).where(~values.map(lambda v: isinstance(v, bool))), errors="coerce")
     if numbers.notna().sum() < values.notna().sum() or numbers.isna().all():
         codes, words = pd.factorize(values.astype(str))
@@ -57,7 +57,7 @@ def _axis(label: str, values: pd.Series) -> dict[str, Any]:
 
 
 def _log_axis(label: str, numbers: pd.Series, positive: pd.Series) -> dict[str, Any]:
-    """Return an axis of logarithms, with zero (or nothing) one decade below the smallest and labelled as what it is."""
+    """Return a logarithmic axis, with zero (or no value) one decade below the smallest value and labelled as such."""
     first, last = int(np.floor(np.log10(positive.min()))), int(np.ceil(np.log10(positive.max())))
     floor = first - 1
     logs = numbers.where(numbers > 0).map(np.log10).fillna(floor)

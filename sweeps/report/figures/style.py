@@ -1,4 +1,4 @@
-"""What all figures share: the figure with its caption, colours, axes, bands over seeds and thinning."""
+"""Shared parts of the figures: the figure with its caption, colours, axes, bands over seeds and thinning."""
 
 import html
 import math
@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from symbreak.sweeps.report.table import RunTable
 
 INK = "#1c2127"
-"""Stands for the text colour: the page replaces it by the theme's own."""
-# Okabe and Ito's colours, which colour-blind readers can tell apart; their yellow is too faint on white paper.
+"""Placeholder of the text colour, which the page replaces by the theme's."""
+# Okabe and Ito's colours, which colour-blind readers can tell apart; their yellow is too faint on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", INK)
 DASHES = ("solid", "dash", "dot", "dashdot")
 MAX_ARMS = 12
@@ -24,7 +24,7 @@ FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', A
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot and the words it needs.
+    """A plot with its title and caption.
 
     Attributes:
         key: Stable name: anchor in the page, stem of the PNG.
@@ -32,7 +32,7 @@ class Figure:
         title: What is shown.
         caption: How to read it.
         plot: The plotly figure, without colours of a theme.
-        wide: Whether it wants the full width of the page.
+        wide: Whether it takes the full width of the page.
     """
 
     key: str
@@ -59,7 +59,7 @@ class ArmStyle:
 
 
 def plain(text: object, length: int = LABEL_LENGTH) -> str:
-    """Return any text as plotly shows it literally: cut to a length, one line, without markup."""
+    """Return a text that plotly shows literally: one line without markup, cut to a length."""
     line = " ".join(str(text).split()) or "(no name)"
     return html.escape(line if len(line) <= length else f"{line[: length - 1]}…", quote=False)
 
@@ -75,7 +75,7 @@ def arm_styles(table: RunTable) -> dict[str, ArmStyle]:
 
 
 def left_out(table: RunTable) -> str:
-    """Return a sentence for the caption where there are more arms than a figure shows."""
+    """Return a sentence for the caption if there are more arms than a figure shows."""
     count = len(table.arms)
     return f" {MAX_ARMS} of {count} arms are shown, spread evenly over the sweep." if count > MAX_ARMS else ""
 
@@ -98,7 +98,7 @@ def bands(table: RunTable, key: str, middle: str = "mean") -> dict[str, pd.DataF
 
 
 def thin(frame: pd.DataFrame, limit: int = MAX_POINTS) -> pd.DataFrame:
-    """Return at most about `limit` rows with every extreme: of each bucket of rows, those of lowest and highest middle.
+    """Return about `limit` rows at most, keeping extremes: the rows of lowest and highest middle of each bucket.
 
     Args:
         frame: Rows in order, with a column `middle`, and `low` and `high` around it.
@@ -139,7 +139,7 @@ def add_band(plot: go.Figure, style: ArmStyle, frame: pd.DataFrame, hover: str =
 
 
 def blank(x: str, y: str, height: int = 360) -> go.Figure:
-    """Return an empty figure with titled axes, in the project's style and without a theme's colours."""
+    """Return an empty figure with titled axes, in the project's style, without theme colours."""
     plot = go.Figure()
     axis = {"showline": True, "ticks": "outside", "ticklen": 4, "automargin": True, "zeroline": False}
     plot.update_layout(

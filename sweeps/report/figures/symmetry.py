@@ -1,4 +1,4 @@
-"""The growth of asymmetry from exactly 0, or from noise, to different features."""
+"""The growth of asymmetry, from exactly 0 or from noise, until features differ."""
 
 import math
 
@@ -24,7 +24,7 @@ SECTION = "Symmetry"
 
 
 def growth(table: RunTable) -> Figure | None:
-    """Draw feature asymmetry against the step on a logarithmic axis on which 0 has a line of its own."""
+    """Draw feature asymmetry against the step on a logarithmic axis with a separate line for 0."""
     if not table.has(ASYMMETRY):
         return None
     frames, styles = bands(table, ASYMMETRY, "median"), arm_styles(table)
@@ -89,7 +89,7 @@ def _add_fit(plot: go.Figure, style: ArmStyle, table: RunTable, arm: str) -> Non
 
 
 def _events(table: RunTable, arm: str) -> dict[str, float]:
-    """Return the median step of each event of an arm, without those that lie beyond what was measured."""
+    """Return the median step of each event of an arm, without events after the last measured step."""
     own = escapes(table)[table.runs["arm"] == arm].dropna(subset="last")
     found = {}
     for name in ("broken_step", "escape_step", "diverged_step"):

@@ -12,7 +12,7 @@ SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def final_accuracy_key(table: RunTable) -> str | None:
-    """Return the strictest accuracy that the runs have: test, else validation, else training."""
+    """Return the key of the runs' accuracy: test, else validation, else training."""
     return next((key for key in ACCURACY_KEYS if table.final(key).notna().any()), None)
 
 
