@@ -23,7 +23,7 @@ def shipped(path: str | Path) -> Path:
 
 
 def shipped_sweep(path: str | Path) -> Path:
-    """Return a sweep file, which may be named without folder and suffix where it comes with the project."""
+    """Return a sweep file; one that comes with the project may be named without folder and suffix."""
     path = Path(path)
     named = _PARENT / "sweeps" / f"{path.name}.yaml"
     return named if not path.exists() and len(path.parts) == 1 and named.is_file() else shipped(path)

@@ -28,7 +28,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def parse_mapping(text: str, name: str) -> dict[str, Any]:
-    """Return the mapping in a YAML or JSON text; ``name`` says in errors where the text is from.
+    """Return the mapping in a YAML or JSON text; ``name`` is its source in error messages.
 
     Raises:
         UsageError: If the text is not YAML, holds no mapping, or gives a key twice.

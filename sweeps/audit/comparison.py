@@ -56,7 +56,7 @@ def compare(outputs: Sequence[Tensor]) -> Comparison:
 def repeat(build: Callable[[], Run], repeats: int) -> list[Tensor]:
     """Compute a result ``1 + repeats`` times.
 
-    The first half of the repetitions reuses the first run's inputs; the others build them anew at other addresses, with
+    The first half of the repetitions reuses the first run's inputs; the others build new ones at other addresses, with
     other work and live allocations in between.
 
     Args:

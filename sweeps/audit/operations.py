@@ -46,7 +46,7 @@ class Operation:
 
     Args:
         name: Name in the report.
-        symmetry: Which inputs are identical, and what must come out identical.
+        symmetry: Which inputs are identical, and which outputs must then be identical.
         build: Maps inputs to a call that computes the output, with channels on axis 0.
         images: Whether the memory format matters.
     """

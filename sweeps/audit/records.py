@@ -37,7 +37,7 @@ def read(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return an audit's provenance, and its findings with a row per case.
 
     Raises:
-        UsageError: If the file is no audit.
+        UsageError: If the file is not an audit.
     """
     try:
         content = json.loads(path.read_bytes())

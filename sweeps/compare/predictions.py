@@ -33,7 +33,7 @@ class Predictions:
 
 
 def read_predictions(folder: Path) -> Predictions | None:
-    """Return the predictions that a run has kept, None where it has kept none or the file is torn."""
+    """Return the predictions that a run has kept, or None if there are none or the file is incomplete."""
     try:
         with np.load(folder / LOGITS, allow_pickle=False) as kept:
             return Predictions(kept["predictions"], kept["labels"], kept["logits"].shape[1])

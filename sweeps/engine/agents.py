@@ -19,7 +19,7 @@ def agents(sweep_id: str, workers: int | None = None, gpus_per_run: int | None =
     Any number of machines may join; the server distributes the points. Ctrl-C and SIGTERM reach every run.
 
     Args:
-        sweep_id: The sweep, as ENTITY/PROJECT/ID or, with WANDB_ENTITY and WANDB_PROJECT set, the ID alone.
+        sweep_id: The sweep, as ENTITY/PROJECT/ID or, with WANDB_ENTITY and WANDB_PROJECT set, only the ID.
         workers: Number of agents; by default one per group of GPUs, or one if there is no GPU.
         gpus_per_run: GPUs visible to each agent's runs; by default 1 if there are GPUs. 0 hides them.
         count: Maximum number of runs per agent.

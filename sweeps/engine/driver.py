@@ -131,7 +131,7 @@ class Driver:
         return best.value >= target if self.sweep.metric["goal"] == "maximize" else best.value <= target
 
     def start(self, point: Point) -> None:
-        """Start a point's run, from its last checkpoint where it has one.
+        """Start a point's run, from its last checkpoint if it has one.
 
         Raises:
             OSError: If the run folder cannot be written.

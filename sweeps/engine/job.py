@@ -49,8 +49,8 @@ class Job:
 def execute(job: Job, environment: dict[str, str], wait_for_owner: Callable[[], Any]) -> int:
     """Execute a job in this process, which must be disposable, and return its exit code.
 
-    The process leads a session of its own. When `wait_for_owner` returns, the owner is gone, and the whole session is
-    killed at once. The folder's lock keeps a later attempt waiting until the last process of this one has ended.
+    The process leads its own session. When `wait_for_owner` returns, the owner has ended, and the whole session is
+    killed at once. The folder's lock makes a later attempt wait until the last process of this one has ended.
     """
     os.setsid()
     log = os.open(Path(job.folder, LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

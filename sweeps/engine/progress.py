@@ -170,7 +170,7 @@ def results(points: Sequence[Point], folder: Path, metric: dict[str, Any]) -> Ta
     Args:
         points: Every point.
         folder: The sweep's folder.
-        metric: The sweep's metric, shown where it is not among the usual columns.
+        metric: The sweep's metric, shown if it is not among the usual columns.
 
     Returns:
         Arm, test accuracy, distinct filters, broken step, escape step and growth rate; the last error line of failed

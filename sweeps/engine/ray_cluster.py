@@ -44,7 +44,7 @@ class RayProcess:
             return -signal.SIGTERM
         except RayTaskError as error:
             return -signal.SIGTERM if isinstance(error.cause, KeyboardInterrupt) else 1
-        except RayError:  # the worker, its machine or its storage is gone
+        except RayError:  # the worker, its machine or its storage is lost
             return LOST
 
     def stop(self) -> None:

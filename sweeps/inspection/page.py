@@ -46,7 +46,7 @@ def cells(layer: LayerInspection) -> dict[str, str]:
 
 
 def remarks(layers: Sequence[LayerInspection]) -> list[str]:
-    """Return a sentence for each group of copies and each layer's dead filters, filters by name."""
+    """Return a sentence for each group of copies and each layer's dead filters, with the filters' names."""
     lines = []
     for layer in layers:
         lines += [f"{layer.name}: filters {_numbers(group)} are copies of one" for group in layer.copies]

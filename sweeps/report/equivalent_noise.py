@@ -40,10 +40,10 @@ class Equivalent:
     Attributes:
         label: Name of the source.
         arm: Label of its arm.
-        step: Median escape step over its seeds, NaN where none has escaped.
-        scale: Equivalent initial noise scale; 0 where it lies below `high`, inf where it lies above the curve.
-        low: Lower end of the interval, 0 where it lies below the curve.
-        high: Upper end of the interval, inf where it lies above the curve.
+        step: Median escape step over its seeds, NaN if none has escaped.
+        scale: Equivalent initial noise scale; 0 if only known to lie below `high`, inf if above the curve.
+        low: Lower end of the interval, 0 if below the curve.
+        high: Upper end of the interval, inf if above the curve.
         range: Smallest and largest noise scale of the curve.
         open_at: Last step of the unfinished runs if the source has not escaped; None otherwise.
     """
@@ -98,7 +98,7 @@ def decreasing(values: np.ndarray, weights: np.ndarray | None = None, known: np.
 
 
 def _block_fit(values: np.ndarray, weights: np.ndarray, known: np.ndarray, block: list[int]) -> float:
-    """Return the constant that fits a block best: a mean of its known values and of the bounds that lie above it."""
+    """Return the best constant fit of a block: the mean of its known values and of the bounds above the fit."""
     exact = [index for index in block if known[index]]
     if not exact:
         return math.inf

@@ -34,7 +34,7 @@ def growth_fit(steps: np.ndarray, values: np.ndarray) -> Fit | None:
     """Fit the last rise from 1e-6, or from the lowest value since the previous rise, up to 1e-2.
 
     Returns:
-        None where the asymmetry never passes 1e-2 from below, or fewer than three points lie on the rise.
+        None if the asymmetry never rises past 1e-2, or the rise has fewer than three points.
     """
     is_high = values >= RISE_TO
     rises = np.flatnonzero(is_high[1:] & ~is_high[:-1]) + 1

@@ -26,7 +26,7 @@ class Page:
         ledger: Table of sources of randomness.
         runs: Table of runs.
         figures: Figures in order, grouped by section.
-        skipped: Folders left out.
+        skipped: Folders left out of the report.
         provenance: Rows (item, value, number of runs).
         commands: Run and its command line.
         refresh: Seconds between reloads of the page, 0 for none.

@@ -27,8 +27,8 @@ class Run:
     Attributes:
         name: The folder's name (or the W&B run's name).
         folder: Where it was read from.
-        status: As :func:`symbreak.sweeps.run.folder.status` says.
-        config: Resolved configuration, as :func:`settings` returns it.
+        status: As returned by :func:`symbreak.sweeps.run.folder.status`.
+        config: Resolved configuration, as returned by :func:`settings`.
         summary: Last value of each key.
         history: One row per step (the index), one float column per key, NaN where nothing was logged.
         meta: Contents of run.json: times, command, code, output layers, environment, switches.

@@ -31,7 +31,7 @@ class Seeds(Callback):
         init: Initial weights.
         order: Order of the training samples.
         augmentation: Crops, flips, cutouts and mixing partners.
-        dropout: Dropout, and whatever else draws from PyTorch's global generator during training.
+        dropout: Dropout, and everything else that draws from PyTorch's global generator during training.
         rounding: Rounding noise on the gradients.
 
     Raises:

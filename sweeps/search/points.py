@@ -25,7 +25,7 @@ class Point:
         label: The parameters in which this arm differs from the others.
         folder: Name of the run folder of its latest attempt inside the sweep's folder, empty before the first.
         status: waiting, running, finished, pruned or failed.
-        value: The sweep's metric, None where it was not logged.
+        value: The sweep's metric, None if it was not logged.
         error: The last error lines of a failed run.
         draw: Optuna's draw: its own parameters and their distributions as JSON.
         attempts: Start, end and outcome of each attempt in that folder.

@@ -66,7 +66,7 @@ class Recording:
         """Read what `write` wrote.
 
         Raises:
-            UsageError: If the file is no recording.
+            UsageError: If the file is not a recording.
         """
         try:
             content = json.loads(path.read_bytes())
@@ -142,7 +142,7 @@ class RecordingCallback(Callback):
 def record(fit: Sequence[str], folder: Path, first: int, last: int) -> Recording:
     """Fit in a process of its own, with the options of ``symbreak fit``, and return its recording.
 
-    The processes are forked from a server that has imported what they need and computed nothing.
+    The processes are forked from a server that has imported their modules and computed nothing.
 
     Args:
         fit: Options.

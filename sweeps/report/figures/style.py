@@ -120,7 +120,7 @@ def thin(frame: pd.DataFrame, limit: int = MAX_POINTS) -> pd.DataFrame:
 
 
 def add_band(plot: go.Figure, style: ArmStyle, frame: pd.DataFrame, hover: str = "%{y:.4g}") -> None:
-    """Draw an arm: its middle as a line, and a band from lowest to highest where there are several seeds."""
+    """Draw an arm: its middle as a line, and a band from lowest to highest if there are several seeds."""
     steps = frame["step"].to_numpy()
     if frame["seeds"].max() > 1:
         edge = {"x": np.concatenate([steps, steps[::-1]]), "y": np.concatenate([frame["high"], frame["low"][::-1]])}
