@@ -1,5 +1,7 @@
 import re
+import resource
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,10 +147,26 @@ def test_shares_of_lightnings_actions():
     assert {"data", "forward", "backward", "optimizer", "callbacks", "logging"} <= found
 
 
-def test_peaks_of_the_device():
-    device = torch.device("cpu")
-    assert peak_flops(device, torch.float32, size=256) > peak_flops(device, torch.float32, size=2)
-    assert (peak_memory(device) or 0) > 2**20
+def test_the_peak_is_that_of_the_fastest_product_after_the_first(monkeypatch):
+    now, seconds = [0.0], [0.001, 4.0, 2.0, 8.0]
+    monkeypatch.setattr("symbreak.callbacks.throughput.time.perf_counter", lambda: now[0])
+    product = torch.mm
+
+    def timed(a, b):
+        now[0] += seconds.pop(0)
+        return product(a, b)
+
+    monkeypatch.setattr(torch, "mm", timed)
+    assert peak_flops(torch.device("cpu"), torch.float32, size=50, repeats=3) == 2 * 50**3 / 2.0
+
+
+def test_the_peak_of_memory_grows_by_what_is_allocated():
+    before = peak_memory(torch.device("cpu")) or 0
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    size = before - resident + 2**26
+    block = torch.ones(size, dtype=torch.uint8)
+    assert (peak_memory(torch.device("cpu")) or 0) - before == pytest.approx(2**26, rel=0.25)
+    assert block[-1] == 1
 
 
 @pytest.mark.parametrize("order", [1, -1])
