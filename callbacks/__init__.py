@@ -1,4 +1,4 @@
-"""What is watched and controlled during training."""
+"""Lightning callbacks that monitor and control training."""
 
 from symbreak.callbacks import functional
 from symbreak.callbacks.acceleration import Acceleration

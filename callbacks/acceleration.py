@@ -1,4 +1,4 @@
-"""Faster execution of the same network: compiled blocks, another memory format."""
+"""Faster execution of the same network: compiled blocks and the channels-last memory format."""
 
 from typing import Any
 
@@ -9,24 +9,24 @@ from torch import nn
 from symbreak.callbacks.layers import feature_layers, weight_layers
 
 RECOMPILE_LIMIT = 256
-"""Blocks of one class share a cache: one entry for each shape, in training and in evaluation."""
+"""Blocks of one class share a dynamo cache, with an entry per shape and mode (training, evaluation)."""
 
 
 class Acceleration(Callback):
-    """Options that change how fast a network runs, and with it how it rounds. Off, no bit changes.
+    """Compile blocks or use the channels-last memory format; both change rounding. The defaults change no bit.
 
-    Their effect on symmetry depends on the kernels of the device: ``symbreak audit`` says of memory formats, precisions
-    and optimisers whether they keep identical channels identical here; of compiled code a run with
-    ``SymmetryBreaking`` does. Precision is the trainer's own option (``--trainer.precision=bf16-mixed``), fused and
-    foreach optimisers are options of the optimiser (``--optimizer.init_args.fused=true``). All of them are logged.
+    The effect on symmetry depends on the device's kernels. ``symbreak audit`` tests whether memory formats, precisions
+    and optimisers keep identical channels identical on this device; for compiled code, run with ``SymmetryBreaking``.
+    Precision is an option of the trainer (``--trainer.precision=bf16-mixed``); fused and foreach are options of the
+    optimiser (``--optimizer.init_args.fused=true``). All of them are logged.
 
     Args:
-        compile: Compile each block by ``torch.compile`` when it first runs. A block is a module whose output the
-            monitors watch, and hooks stay outside of it, so that they see the same tensors as without. Layers outside
-            of blocks stay as they are: there is nothing to fuse. Compiled code adds in an order of its own: runs with
-            and without it differ in the last bits, and identical channels may come to differ.
-        channels_last: Keep the weights, and with them all feature maps, in the memory format (N, H, W, C). The kernels
-            are others, so the last bits are too.
+        compile: Compile each block with ``torch.compile`` when it first runs. A block is a module whose output the
+            monitors measure. Hooks stay outside compiled code and see the same tensors. Layers outside blocks are not
+            compiled: there is nothing to fuse. Compiled code may change the order of summation: runs with and without
+            it differ in the last bits, and identical channels may diverge.
+        channels_last: Keep the weights, and thereby all feature maps, in the memory format (N, H, W, C). Other kernels
+            run, so the last bits differ.
     """
 
     def __init__(self, compile: bool = False, channels_last: bool = False) -> None:
@@ -46,7 +46,7 @@ class Acceleration(Callback):
                 block.forward = torch.compile(block.forward, dynamic=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell every logger what is on, as ``acceleration/<option>``."""
+        """Log each option to every logger as ``acceleration/<option>``."""
         facts: dict[str, Any] = {"compile": self.compile, "channels_last": self.channels_last}
         facts |= {"precision": str(trainer.precision)}
         for option in ("fused", "foreach"):
@@ -55,11 +55,11 @@ class Acceleration(Callback):
             logger.log_hyperparams({f"acceleration/{option}": value for option, value in facts.items()})
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the compiled code off; the weights stay in their memory format."""
+        """Remove the compiled code; the weights keep their memory format."""
         for block in self._compiled:
             del block.forward
         self._compiled.clear()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take the compiled code off."""
+        """Remove the compiled code."""
         self.teardown(trainer, pl_module, "fit")

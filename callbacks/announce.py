@@ -24,10 +24,10 @@ def announce(trainer: Trainer, title: str, text: str) -> None:
 
 
 def _is_open(bar: ProgressBar) -> bool:
-    """Whether a line given to the bar will be seen: one that is closed, or never drawn, swallows it."""
+    """Return whether the bar prints lines: a closed or never drawn bar drops them."""
     if not isinstance(bar, TQDMProgressBar):
         return getattr(bar, "is_enabled", True)
     try:
         return not bar.train_progress_bar.disable
-    except TypeError:  # there is none yet
+    except TypeError:  # no bar yet
         return False

@@ -1,4 +1,4 @@
-"""Whether and when copies of a unit become different."""
+"""Detect when copies of a unit diverge."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +20,7 @@ INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class CloneSeparation(Monitor):
-    """Finds units that are copies of each other, and logs how they become different.
+    """Find units that are copies of each other, and log how they diverge.
 
     ============================================ =====================================================================
     key                                          meaning
@@ -38,22 +38,22 @@ class CloneSeparation(Monitor):
     ``clones/steps_to_separation``               the smallest of all layers
     ============================================ =====================================================================
 
-    Groups are those of `find_clones`: channels, neurons, attention heads, experts, ranks of adapters. Where there are
-    none, nothing is logged. When is measured is described in :class:`~symbreak.callbacks.monitor.Monitor`. Weights
-    that are sharded over processes are not supported.
+    Groups are those of `find_clones`: channels, neurons, attention heads, experts, ranks of adapters. Nothing is logged
+    without groups. :class:`~symbreak.callbacks.monitor.Monitor` describes when measurements are made. Weights that are
+    sharded over processes are not supported.
 
     Args:
-        every_n_steps: distance of two measurements; None for a log-spaced schedule, dense early and sparse late.
-        samples: outputs are measured on the first so many samples of the batch.
-        start_step: the first measurement from this step on searches for groups, such as the step of a surgery.
-        tolerance: see `find_clones`; 0 finds equal bits alone.
+        every_n_steps: steps between measurements; None for a log-spaced schedule, dense early and sparse late.
+        samples: number of samples, from the start of the batch, on which outputs are measured.
+        start_step: search for groups at the first measurement from this step on, such as the step of a surgery.
+        tolerance: see `find_clones`; 0 finds bitwise equal units only.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of range.
     """
 
     family = "clones"
-    measures_features = False  # units need hooks of their own
+    measures_features = False  # this callback registers its own hooks
 
     def __init__(
         self, every_n_steps: int | None = None, samples: int = 8, start_step: int = 0, tolerance: float = 0.0
@@ -69,7 +69,7 @@ class CloneSeparation(Monitor):
         self._module = pl_module
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Measures the weights, and attaches hooks to the layers of channels and neurons that have copies."""
+        """Measure the weights, and attach hooks to the layers of channels and neurons that have copies."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._measuring is not None and not self._handles:
             for name, kind in self._kinds.items():
@@ -90,7 +90,7 @@ class CloneSeparation(Monitor):
         super().on_exception(trainer, pl_module, exception)
 
     def derive(self, step: int, row: Row) -> Row:
-        """Return the steps to separation of the layers that separated in this step."""
+        """Return the steps to separation of the layers that separated at this step."""
         found: Row = {}
         for layer, members in self._members.items():
             smallest = len(members)
@@ -101,7 +101,7 @@ class CloneSeparation(Monitor):
         return found | ({self.key("steps_to_separation"): min(found.values())} if first else {})
 
     def flush(self, trainer: Trainer) -> None:
-        """Log the values so far, and announce that copies separated."""
+        """Log the values so far, and announce separations."""
         before = len(self.separation)
         super().flush(trainer)
         if not before and self.separation:
@@ -109,7 +109,7 @@ class CloneSeparation(Monitor):
             announce(trainer, "copies separated", f"after {steps} steps, first in {layer}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tells W&B's summary also that copies never separated."""
+        """Write the steps to separation to W&B's summary; None if copies never separated."""
         super().on_train_end(trainer, pl_module)
         outcome = {self.key("steps_to_separation"): min(self.separation.values(), default=None)}
         for logger in trainer.loggers if trainer.is_global_zero else ():
@@ -117,12 +117,12 @@ class CloneSeparation(Monitor):
                 logger.experiment.summary.update(outcome)
 
     def state_dict(self) -> dict[str, Any]:
-        """Add the groups and what has separated."""
+        """Add the groups and the separations."""
         own = {"members": self._members, "found_step": self._found_step, "separation": self.separation}
         return super().state_dict() | own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Knows the groups again."""
+        """Restore the groups and the separations."""
         super().load_state_dict(state_dict)
         self._members, self._found_step = state_dict["members"], state_dict["found_step"]
         self.separation = state_dict["separation"]
@@ -174,7 +174,7 @@ class CloneSeparation(Monitor):
 
 
 def distinct_members(rows: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
-    """Return the number of different rows within each group, compared bit by bit and summed over groups.
+    """Return the number of bitwise distinct rows within each group, summed over groups.
 
     Args:
         rows: (n, k).
@@ -193,7 +193,7 @@ def distinct_members(rows: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
 
 
 def group_asymmetry(rows: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
-    """Return sqrt(sum over groups and members of ||x - group mean||^2 / sum of ||x||^2); 0 where all rows are 0.
+    """Return sqrt(sum over groups and members of ||x - group mean||^2 / sum of ||x||^2); 0 if all rows are 0.
 
     The first member is subtracted before the mean, so that equal members give exactly 0.
 

@@ -51,10 +51,10 @@ _DEFAULTS: Switches = {
 
 
 def mode_switches(mode: Mode, allow_tf32: bool = False) -> Switches:
-    """Return the state of every switch that a determinism mode asks for.
+    """Return the state of every switch in a determinism mode.
 
     Args:
-        mode: ``nondeterministic``, ``cudnn`` (cuDNN alone, as published) or ``strict`` (every algorithm).
+        mode: ``nondeterministic``, ``cudnn`` (cuDNN only, as published) or ``strict`` (every algorithm).
         allow_tf32: Whether float32 convolutions and matrix products may round their inputs to TF32.
 
     Raises:
@@ -69,7 +69,7 @@ def mode_switches(mode: Mode, allow_tf32: bool = False) -> Switches:
 
 
 def determinism_state() -> Switches:
-    """Return the switches as they are in this process now, under the names of :func:`mode_switches`."""
+    """Return the current switches of this process, under the names of :func:`mode_switches`."""
     return {
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
@@ -95,10 +95,10 @@ def _set_switches(switches: Switches, warn_only: bool = False) -> None:
 
 @contextmanager
 def determinism_mode(mode: Mode, allow_tf32: bool = False) -> Iterator[Switches]:
-    """Set every switch of a mode for the length of a ``with`` block; the previous state comes back afterwards.
+    """Set every switch of a mode within a ``with`` block, and restore the previous state afterwards.
 
-    cuBLAS reads its workspace configuration when its handle is created, on a process's first matrix product on a GPU:
-    enter the first mode before that, and give each mode a process of its own where it must be exact.
+    cuBLAS reads its workspace configuration when its handle is created, at the process's first matrix product on a GPU.
+    Enter the first mode before that, and use one process per mode if the modes must be exact.
     """
     before, warn_only = determinism_state(), torch.is_deterministic_algorithms_warn_only_enabled()
     switches = mode_switches(mode, allow_tf32)
@@ -111,7 +111,7 @@ def determinism_mode(mode: Mode, allow_tf32: bool = False) -> Iterator[Switches]
 
 
 class Determinism(Callback):
-    """Train, validate or test under one of three determinism modes; the state from before comes back at the end.
+    """Train, validate or test in one of three determinism modes, and restore the previous state at the end.
 
     | mode | cudnn.deterministic | cudnn.benchmark | use_deterministic_algorithms | CUBLAS_WORKSPACE_CONFIG |
     |---|---|---|---|---|
@@ -119,9 +119,9 @@ class Determinism(Callback):
     | cudnn | on | off | off | unset |
     | strict | on | off | on | :4096:8 |
 
-    The switches are set in ``setup``, before the model reaches its device. They belong to the process, not to the
-    trainer: runs in different modes belong in different processes. Every logger receives the state as
-    ``determinism/<switch>`` and the libraries and devices as ``environment/<name>``.
+    The switches are set in ``setup``, before the model is moved to its device. They are global to the process: run
+    different modes in different processes. The state is logged as ``determinism/<switch>``, libraries and devices as
+    ``environment/<name>``.
 
     Args:
         mode: One of the table's modes.
@@ -138,7 +138,7 @@ class Determinism(Callback):
         self._active: AbstractContextManager[Switches] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Set the switches, and say which setting of the environment or of Lightning they replace."""
+        """Set the switches, and warn about settings of the environment or of Lightning that they replace."""
         self._restore()
         for name, value in determinism_state().items():
             if value not in (_DEFAULTS[name], self.switches[name]):
@@ -159,17 +159,17 @@ class Determinism(Callback):
             logger.log_hyperparams(facts)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn about every switch that something has changed since ``setup``."""
+        """Warn about every switch that was changed since ``setup``."""
         for name, value in determinism_state().items():
             if value != self.switches[name]:
                 rank_zero_warn(f"{name} is {value!r}, but mode {self.mode!r} asked for {self.switches[name]!r}.")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Bring back the state from before ``setup``."""
+        """Restore the state from before ``setup``."""
         self._restore()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Bring back the state from before ``setup`` after a failed or interrupted run too."""
+        """Restore the state from before ``setup`` after a failed or interrupted run."""
         self._restore()
 
     def _restore(self) -> None:

@@ -1,4 +1,4 @@
-"""ExactResume: go on from a checkpoint as if the process had never stopped."""
+"""ExactResume: continue from a checkpoint bit for bit like an uninterrupted run."""
 
 import signal
 import threading
@@ -19,27 +19,27 @@ PREEMPTED = 128 + signal.SIGTERM
 
 
 class ExactResume(Callback):
-    """Make `Trainer.fit(ckpt_path=...)` continue bit for bit, in the middle of an epoch too.
+    """Make `Trainer.fit(ckpt_path=...)` continue bit for bit, even in the middle of an epoch.
 
-    Every checkpoint gets, for each rank, the random state (Python, numpy, torch, the rank's GPU) and the running values
-    of the model's torchmetrics; the position in the data is that of train dataloaders with `state_dict` and
-    `load_state_dict`. The callback's own checkpoint, `resume.ckpt`, is saved between two optimiser steps: a checkpoint
-    that another callback saves within a step repeats or leaves out what that step had still to do.
+    Every checkpoint stores, for each rank, the random state (Python, numpy, torch, the rank's GPU) and the running
+    values of the model's torchmetrics. The position in the data is restored if the train dataloader has `state_dict`
+    and `load_state_dict`. The callback's own checkpoint, `resume.ckpt`, is saved between two optimiser steps. A
+    checkpoint that another callback saves within a step repeats or omits the rest of that step.
 
     On SIGTERM the current step and validation are finished, `resume.ckpt` is saved, a W&B run is marked as preempting,
     and the process exits with 143 (the other ranks with 0, so that no launcher kills rank 0 first).
 
-    A run that ended by `max_steps`, in the middle of an epoch too, is extended as if it had never ended.
+    A run that ended at `max_steps`, even in the middle of an epoch, can be extended like an uninterrupted run.
 
     Checkpoints are written atomically and read without unpickling objects.
 
     Not restored: means that Lightning accumulates over an epoch (`self.log(..., on_epoch=True)` in `training_step`),
-    and attributes that a LightningModule does not save. From three ranks on, the default all-reduce adds in another
-    order after a resume, because DistributedDataParallel forms its buckets anew; `OrderedDDPStrategy` does not.
+    and attributes that a LightningModule does not save. With three or more ranks, the default all-reduce sums in
+    another order after a resume, because DistributedDataParallel rebuilds its buckets; `OrderedDDPStrategy` does not.
 
     Args:
         dirpath: Folder of `resume.ckpt`; by default `checkpoints` in the trainer's log folder.
-        every_n_steps: Optimiser steps between two savings; 0 saves on SIGTERM alone.
+        every_n_steps: Optimiser steps between two saves; 0 saves on SIGTERM only.
 
     Raises:
         ValueError: If `every_n_steps` is negative.
@@ -60,7 +60,7 @@ class ExactResume(Callback):
         self._saved_step = 0
 
     def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
-        """Take over reading and writing checkpoints, unless a plugin does, and listen for the fetching of batches."""
+        """Install the atomic checkpoint plugin, unless one is configured, and a profiler that reports batch fetches."""
         self._hosts = None
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
@@ -70,25 +70,25 @@ class ExactResume(Callback):
             self._last_step, self._saved_step = -1, 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen for SIGTERM; say if the train dataloader cannot resume in the middle of an epoch."""
+        """Handle SIGTERM; warn if the train dataloader cannot resume in the middle of an epoch."""
         loaders = CombinedLoader(trainer.train_dataloader).flattened
         if not all(hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict") for loader in loaders):
             rank_zero_warn(
                 "ExactResume cannot restore the position in the data: the train dataloader has no state_dict and "
                 "load_state_dict. The dataloaders of datamodules and torchdata's StatefulDataLoader have them."
             )
-        if trainer.world_size > 1:  # ranks agree through their hosts: the device is never waited for
+        if trainer.world_size > 1:  # ranks agree through gloo, without a device synchronisation
             self._hosts = torch.distributed.new_group(backend="gloo")
         if threading.current_thread() is threading.main_thread():
             self._terminated = False
-            # Lightning's handler broadcasts from within the signal, in the middle of other communication.
+            # Lightning's handler broadcasts inside the signal handler, possibly during another collective.
             self._previous_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def _on_sigterm(self, signum: int, frame: Any) -> None:
         self._terminated = True
 
     def _before_fetch(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore what was loaded, or save where it is time, unless gradients are being accumulated."""
+        """Restore a loaded state; save if due, unless gradients are being accumulated."""
         step = trainer.global_step
         if self._loaded is not None:
             self._restore(trainer, pl_module, self._loaded)
@@ -126,7 +126,7 @@ class ExactResume(Callback):
         raise SystemExit(PREEMPTED if trainer.is_global_zero else 0)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the state of every rank; called on all of them."""
+        """Add the state of every rank; called on all ranks."""
         state = {"random": random_state(trainer.strategy.root_device), "metrics": metric_states(pl_module)}
         ranks = [state] * trainer.world_size
         if trainer.world_size > 1:
@@ -139,7 +139,7 @@ class ExactResume(Callback):
         """Keep this rank's state until the first batch is fetched.
 
         Raises:
-            ValueError: If the checkpoint was saved without this callback, or by another number of processes.
+            ValueError: If the checkpoint was saved without this callback, or with another number of processes.
         """
         if trainer.state.fn != "fit":
             return
@@ -159,11 +159,11 @@ class ExactResume(Callback):
         set_random_state(state["random"], trainer.strategy.root_device)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the handler of SIGTERM, before Lightning restores its own."""
+        """Restore the SIGTERM handler, before Lightning restores its own."""
         self._restore_handler()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Restore the profiler and destroy the process group; pass on a signal that came after the last step."""
+        """Restore the profiler and destroy the process group; re-raise a signal received after the last step."""
         if self._hosts is not None:
             torch.distributed.destroy_process_group(self._hosts)
             self._hosts = None
@@ -173,7 +173,7 @@ class ExactResume(Callback):
             signal.raise_signal(signal.SIGTERM)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Restore the profiler and the handler of SIGTERM."""
+        """Restore the profiler and the SIGTERM handler."""
         self._restore_handler()
         self._stop_listening(trainer)
 
@@ -189,10 +189,10 @@ class ExactResume(Callback):
 
 
 def finish_on_resume(fit_loop: dict[str, Any]) -> None:
-    """Rewrite the state of the loops, saved between two steps, as if it were saved at the end of the last one.
+    """Rewrite a loop state saved between two steps as if it had been saved at the end of the earlier step.
 
-    Lightning finishes a step that was saved at its end by counting it, and goes on with the next batch. From counters
-    that are already complete it would repeat what follows a validation or an epoch.
+    From a state saved at the end of a step, Lightning counts that step and continues with the next batch. From counters
+    that are already complete, it would repeat the code that follows a validation or an epoch.
     """
     progress = fit_loop["epoch_loop.batch_progress"]
     progress["current"]["completed"] -= 1
@@ -201,10 +201,10 @@ def finish_on_resume(fit_loop: dict[str, Any]) -> None:
 
 
 def mend_epoch_end(fit_loop: dict[str, Any], by_steps: bool) -> None:
-    """Rewrite the state of the loops, saved at the end of an epoch, where Lightning would leave out batches.
+    """Rewrite a loop state saved at the end of an epoch, from which Lightning would skip batches.
 
-    Lightning counts an epoch that a stop cut short as done: here it goes on in its middle. In a run with `max_steps`
-    (`by_steps`) Lightning counts a whole epoch twice: here the next one begins.
+    Lightning counts an epoch that was stopped early as complete; the rewritten state continues in its middle. In a run
+    with `max_steps` (`by_steps`) Lightning counts a whole epoch twice; the rewritten state begins the next epoch.
     """
     progress, epoch = fit_loop["epoch_loop.batch_progress"], fit_loop["epoch_progress"]
     if epoch["current"]["processed"] < epoch["current"]["started"] or not progress["current"]["ready"]:

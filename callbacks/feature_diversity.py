@@ -1,4 +1,4 @@
-"""How different the filters, kernels and channels of each layer are."""
+"""Log correlations between the filters, kernels and channels of each layer."""
 
 import math
 
@@ -10,7 +10,7 @@ from symbreak.callbacks.monitor import Monitor
 
 
 class FeatureDiversity(Monitor):
-    """Logs the mean correlations of every layer: 1 where all features are copies of one, near 0 where they differ.
+    """Log the mean correlations of every layer: 1 if all features are copies of one, near 0 if they differ.
 
     =========================================== ======================================================================
     key                                         meaning
@@ -21,15 +21,14 @@ class FeatureDiversity(Monitor):
     ``diversity/backward_correlation``          mean over layers
     ``diversity/kernel_correlation/<layer>``    the same over all pairs of spatial kernels
     ``diversity/kernel_correlation``            mean over layers
-    ``diversity/total``                         sum over layers of ln sqrt(1 - backward^2); for a fully symmetric
-                                                layer -inf, or what rounding leaves of it, below -6
+    ``diversity/total``                         sum over layers of ln sqrt(1 - backward^2); a fully symmetric layer
+                                                gives -inf, or with rounding a value below -6
     ``diversity/feature_correlation/<layer>``   mean absolute correlation over pairs of channels of the output
     ``diversity/feature_correlation``           mean over hidden layers
     =========================================== ======================================================================
 
-    A layer with nothing to pair (one filter, one input per group) or with a single number in what would be paired has
-    no such key. When and
-    where is measured, and the arguments, are as in :class:`~symbreak.callbacks.monitor.Monitor`.
+    A correlation is not logged for a layer without pairs (one filter, one input per group) or whose paired rows have a
+    single entry. :class:`~symbreak.callbacks.monitor.Monitor` describes the schedule, the layers and the arguments.
     """
 
     family = "diversity"
@@ -43,7 +42,7 @@ class FeatureDiversity(Monitor):
         return {name: value for name, value, there in zip(names, values, exists, strict=True) if there}
 
     def measure_features(self, features: Tensor, channel_dim: int) -> Measures:
-        """Return the correlation of one layer's channels."""
+        """Return the mean absolute correlation of one layer's channels."""
         channels = features.shape[channel_dim]
         if channels < 2 or features.numel() == channels:
             return {}

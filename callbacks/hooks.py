@@ -1,4 +1,4 @@
-"""Forward hooks on the layers whose output is measured, and the order in which those layers run."""
+"""Forward hooks on the measured layers, and the order in which those layers run."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -18,12 +18,11 @@ Observer = Callable[[FeatureLayer, Tensor], None]
 class ForwardHooks:
     """Call an observer with the output of each layer when it first runs in a forward pass.
 
-    Runs within a backward pass, in which activation checkpointing computes a forward pass again, do not count: they go
-    to the second observer.
+    Forward passes that activation checkpointing recomputes during backward go to the second observer instead.
 
     Args:
         observe: receives the layer and its output, without autograd and autocast.
-        observe_again: receives the same for each run within a backward pass.
+        observe_again: receives the same for each run during a backward pass.
 
     Attributes:
         last: name of the layer that ran last before the hooks were removed; None until one has.
@@ -39,7 +38,7 @@ class ForwardHooks:
         return bool(self._handles)
 
     def attach(self, layers: Iterable[FeatureLayer]) -> None:
-        """Register a hook on every layer whose hooks are not compiled; it stays until :meth:`detach`."""
+        """Register hooks, until :meth:`detach`, on every layer whose hooks stay outside compiled code."""
         self._ran.clear()
         self._handles = [
             layer.module.register_forward_hook(partial(self._on_forward, layer)) for layer in layers if layer.hookable
@@ -61,7 +60,7 @@ class ForwardHooks:
         if torch._C._current_graph_task_id() == -1:  # no backward pass is running in this thread
             observe = None if layer.name in self._ran else self._observe
             self._ran.pop(layer.name, None)
-            self._ran[layer.name] = None  # in order of the latest run: a layer used twice may be the output layer
+            self._ran[layer.name] = None  # ordered by latest run: a layer used twice may be the output layer
         if observe is not None and layer.measured:
             with torch.no_grad(), torch.autocast(features.device.type, enabled=False), exact_products():
                 observe(layer, gathered(features))

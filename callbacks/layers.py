@@ -1,4 +1,4 @@
-"""Which layers of a network are measured, found by the types and names of its modules."""
+"""Find the layers of a network to measure, by the types and names of its modules."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from symbreak.callbacks.weights import check_readable, is_sharded, readers, sour
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
-"""Attributes in which torch.compile, checkpoint_wrapper and FSDP hold a module: no part of a layer's name."""
+"""Attributes in which torch.compile, checkpoint_wrapper and FSDP hold a module; removed from layer names."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class WeightLayer:
     Attributes:
         name: dotted name of its module; the three projections of an attention end in q_proj, k_proj and v_proj.
         owner: dotted name of the module itself.
-        weight: reads the weight as the next forward pass uses it, (C_out, C_in / groups, ...).
+        weight: function that returns the weight as the next forward pass uses it, (C_out, C_in / groups, ...).
         space: number of spatial axes: 2 for Conv2d, 0 for a linear map.
-        source: the tensor it is computed from and the part of it, equal for tied weights.
-        sharded: whether it is distributed over processes, so that reading it is a collective.
+        source: the tensor, and the part of it, from which the weight is computed; equal for tied weights.
+        sharded: whether the weight is distributed over processes, so that reading it is a collective.
     """
 
     name: str
@@ -40,13 +40,13 @@ class FeatureLayer:
     """One module whose output is measured.
 
     Attributes:
-        name: its dotted name.
-        module: the module, the outermost where wrappers hold it.
-        space: number of spatial axes its output has if it comes from a convolution, else 0.
-        weights: names of the weight layers whose innermost block it is.
+        name: dotted name of the module.
+        module: the module, or its outermost wrapper.
+        space: number of spatial axes of the output of a convolution, else 0.
+        weights: names of the weight layers whose innermost block is this module.
         measured: whether one of those weights is selected.
-        hides_features: whether blocks inside cannot be measured because it was compiled as a whole.
-        hookable: whether a hook on it stays outside of compiled code.
+        hides_features: whether the module was compiled as a whole, so that blocks inside it cannot be measured.
+        hookable: whether a hook on the module stays outside compiled code.
     """
 
     name: str
@@ -65,16 +65,15 @@ class FeatureLayer:
 def weight_layers(root: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[WeightLayer]:
     """Return the convolutions, transposed convolutions, linear maps and attention projections in definition order.
 
-    A weight that several layers share is listed once, under the first name that is selected. Empty weights are left
-    out.
+    A weight shared by several layers is listed once, under the first selected name. Empty weights are left out.
 
     Args:
         root: the network, or the LightningModule that holds it.
-        include: patterns of names (``fnmatch``); where there are any, a layer must match one.
+        include: patterns of names (``fnmatch``), one of which a layer must match; empty for all layers.
         exclude: patterns of names; a layer that matches one is left out.
 
     Raises:
-        ValueError: if a pattern to include matches no layer, or a weight cannot be read.
+        ValueError: if a pattern in ``include`` matches no layer, or a weight cannot be read.
     """
     found = list(_all_weights(root))
     for pattern in include:
@@ -91,13 +90,13 @@ def weight_layers(root: nn.Module, include: Sequence[str] = (), exclude: Sequenc
 
 
 def feature_layers(root: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[FeatureLayer]:
-    """Return for each weight below ``root`` its innermost enclosing block, or the layer itself where there is none.
+    """Return for each weight below ``root`` its innermost enclosing block, or the layer itself without one.
 
-    A block is an ancestor that is no plain container (exactly Sequential, ModuleList, ModuleDict), does not hold every
-    weight of the network, and does not hold two or more other blocks (attentions apart). Where ``torch.compile`` was
-    applied to a module around blocks, that module takes their place: hooks inside would change the compiled code. The
-    arguments select what is measured as in :func:`weight_layers`; layers that are not are listed too, since one may be
-    the output layer.
+    A block is an ancestor that is not a plain container (exactly Sequential, ModuleList, ModuleDict), does not contain
+    every weight of the network, and does not contain two or more other blocks (except attentions). If
+    ``torch.compile`` was applied to a module around blocks, that module replaces them: hooks inside would change the
+    compiled code. The arguments select layers as in :func:`weight_layers`. Layers that are not selected are listed too,
+    since one may be the output layer.
     """
     modules, weights = _modules(root), list(_all_weights(root))
     block_of = _Blocks({name: found[-1] for name, found in modules.items()}, [layer.owner for layer in weights])
@@ -124,7 +123,7 @@ def feature_layers(root: nn.Module, include: Sequence[str] = (), exclude: Sequen
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Return whether ``torch.compile``, ``Module.compile`` or Lightning's compiled fit apply to a module itself."""
+    """Return whether ``torch.compile``, ``Module.compile`` or Lightning's compiled fit applies to the module itself."""
     own_forward = vars(module).get("forward")
     return (
         isinstance(module, OptimizedModule)
@@ -138,7 +137,7 @@ def _compiles_hooks(module: nn.Module) -> bool:
 
 
 def first_tensor(output: object) -> Tensor | None:
-    """Return the first floating-point tensor in an output, which may be a tuple, a list or a dictionary of them."""
+    """Return the first floating-point tensor in an output, which may be a tuple, a list or a dictionary."""
     if isinstance(output, Tensor):
         return output if output.is_floating_point() and output.ndim > 1 and output.numel() else None
     nested = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
@@ -146,7 +145,7 @@ def first_tensor(output: object) -> Tensor | None:
 
 
 def _modules(root: nn.Module) -> dict[str, list[nn.Module]]:
-    """Return the modules by name without wrappers; those of one name from the outermost to the innermost."""
+    """Return the modules by name without wrappers; modules with the same name from the outermost to the innermost."""
     found: dict[str, list[nn.Module]] = {}
     for name, module in root.named_modules():
         found.setdefault(".".join(part for part in name.split(".") if part not in WRAPPERS), []).append(module)
@@ -169,7 +168,7 @@ def _selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool
 
 
 def _ancestors(name: str) -> list[str]:
-    """Return the root "", then every prefix of a dotted name, the name itself last."""
+    """Return the root "", then every prefix of a dotted name, ending with the name itself."""
     parts = name.split(".") if name else []
     return [".".join(parts[:length]) for length in range(len(parts) + 1)]
 

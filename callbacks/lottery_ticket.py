@@ -1,4 +1,4 @@
-"""Lottery tickets: prune a trained network, rewind what is left to its initial values, train again."""
+"""Lottery tickets: prune a trained network, rewind the remaining weights to their initial values, train again."""
 
 from typing import Any, Literal, cast, get_args
 
@@ -13,30 +13,29 @@ PRUNING = {"magnitude": "l1_unstructured", "random": "random_unstructured"}
 
 
 class LotteryTicket(ModelPruning):
-    """Iterative pruning with rewinding, by Lightning's ModelPruning.
+    """Prune iteratively with rewinding, based on Lightning's ModelPruning.
 
-    After every ``every_n_epochs`` epochs, ``rounds`` times, the share ``amount`` of the weights that are left is
-    removed over all convolution and linear layers together, and every parameter, pruned or not, gets its initial
-    value back.
-    (Lightning rewinds the pruned parameters alone, and on a CPU hands them its only copy of the initial values, which
-    training then changes: from the second round on they would not be rewound.)
+    A round follows every ``every_n_epochs`` epochs, ``rounds`` times in all. It prunes the share ``amount`` of the
+    remaining weights, globally over all convolution and linear layers, and resets every parameter, pruned or not, to
+    its initial value. (Lightning rewinds the pruned parameters only. On a CPU it assigns them its only copy of the
+    initial values, which training then changes, so that they would not be rewound from the second round on.)
 
     ================  ===========================================================================================
     key               meaning
     ================  ===========================================================================================
-    ``lottery/kept``  share of the prunable weights that are left, logged at each round
+    ``lottery/kept``  share of the prunable weights that remain, logged at each round
     ================  ===========================================================================================
 
-    Masks and initial values are saved with a checkpoint and come back with it.
+    Masks and initial values are saved in checkpoints and restored from them.
 
     Source: Frankle, Carbin, "The Lottery Ticket Hypothesis", ICLR 2019.
 
     Args:
         amount: share of the remaining weights that each round removes, above 0 and below 1.
         every_n_epochs: epochs of training before each round.
-        rounds: number of rounds; training goes on after the last.
-        mask: ``magnitude`` removes the smallest weights, ``random`` is the control.
-        rewind: False leaves the remaining weights as trained.
+        rounds: number of rounds; training continues after the last.
+        mask: ``magnitude`` removes the smallest weights; ``random`` is the control.
+        rewind: whether to reset parameters to their initial values; False keeps the trained values.
 
     Raises:
         ValueError: for an argument out of range.
@@ -68,17 +67,17 @@ class LotteryTicket(ModelPruning):
         self._loaded: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keep the initial values."""
+        """Copy the initial values."""
         if stage == "fit":
             super().setup(trainer, pl_module, stage)
             self._initial = [(parameter, parameter.detach().clone()) for parameter in pl_module.parameters()]
             self._loaded = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prune as the checkpoint was, and take over its initial values.
+        """Restore the masks and initial values of a loaded checkpoint.
 
         Raises:
-            ValueError: if the checkpoint is that of another network.
+            ValueError: if the checkpoint belongs to another network.
         """
         if self._loaded is None:
             return
@@ -90,7 +89,7 @@ class LotteryTicket(ModelPruning):
             prune.custom_from_mask(module, "weight", mask.to(cast(Tensor, module.weight).device))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the masks, none before the first round, and the initial values, in the order of the network."""
+        """Return the masks (none before the first round) and the initial values, in the network's parameter order."""
         masks = [cast(Tensor, module.weight_mask).bool() for module in self._pruned if hasattr(module, "weight_mask")]
         return {"masks": masks, "initial": [value for _, value in self._initial]}
 
@@ -99,7 +98,7 @@ class LotteryTicket(ModelPruning):
         self._loaded = state_dict
 
     def filter_parameters_to_prune(self, parameters_to_prune: object = ()) -> list[tuple[nn.Module, str]]:
-        """Leave out the weights of norms."""
+        """Select the weights of layers other than norms."""
         assert isinstance(parameters_to_prune, list)
         chosen = [(module, name) for module, name in parameters_to_prune if getattr(module, name).ndim > 1]
         self._pruned = [module for module, _ in chosen]
@@ -107,12 +106,12 @@ class LotteryTicket(ModelPruning):
 
     @torch.no_grad()
     def apply_lottery_ticket_hypothesis(self) -> None:
-        """Give every parameter its initial value back; the masks stay."""
+        """Reset every parameter to its initial value; the masks stay."""
         for parameter, value in self._initial:
             parameter.copy_(value)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prune where a round ends, and log what is left."""
+        """Prune at the end of a round, and log the share of remaining weights."""
         before = self.kept()
         super().on_train_epoch_end(trainer, pl_module)
         kept = self.kept()
@@ -121,7 +120,7 @@ class LotteryTicket(ModelPruning):
                 logger.log_metrics({"lottery/kept": kept}, step=trainer.global_step)
 
     def kept(self) -> float:
-        """Share of the prunable weights that no mask removes."""
+        """Return the share of the prunable weights that are not masked."""
         masks = [getattr(module, "weight_mask", None) for module in self._pruned]
         if any(mask is None for mask in masks):
             return 1.0

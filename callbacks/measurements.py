@@ -1,4 +1,4 @@
-"""Measured values: buffered on the device, transferred together, averaged over layers."""
+"""Buffer measured values on the device, transfer them together, and average them over layers."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ Measures = dict[str, Tensor]
 
 
 class DeviceBuffer:
-    """Collects 0-dim tensors by step and hands them over with one transfer.
+    """Collect 0-dim tensors by step and copy them to the host in one transfer.
 
-    Adding never waits for the device; :meth:`drain` does, once.
+    :meth:`add` does not synchronise with the device; :meth:`drain` does once.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class DeviceBuffer:
             self._records.append((step, tuple(keys), torch.stack([value.to(device, dtype) for value in values])))
 
     def drain(self) -> list[tuple[int, Row]]:
-        """Return the rows so far, oldest first, as Python numbers, and empty the buffer."""
+        """Empty the buffer and return its rows as Python numbers, oldest first."""
         records, self._records = self._records, []
         if not records:
             return []

@@ -1,4 +1,4 @@
-"""What the measuring callbacks share: when to measure, what to hook, how values reach the loggers."""
+"""Base class of the measuring callbacks: schedule, hooks and logging."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,40 +16,39 @@ from symbreak.callbacks.schedule import Schedule
 from symbreak.callbacks.weights import unmeasured
 
 LOG_EVERY_N_STEPS = 50
-"""How often to flush where the trainer logs nothing of its own."""
+"""Flush interval in steps if the trainer's ``log_every_n_steps`` is 0."""
 
 
 class Monitor(Callback):
-    """Measures weights and features at the start of an optimiser step and logs them in batches.
+    """Measure weights and features at the start of an optimiser step, and log them in batches.
 
-    A measurement of step t sees the weights before update t and the features of that step's first micro-batch, where t
+    A measurement at step t uses the weights before update t and the features of that step's first micro-batch, where t
     is ``trainer.global_step``. The weights are measured once more when training ends. Forward hooks exist during
     measured batches only. Values stay on the device until they are flushed: every ``log_every_n_steps`` steps, before
-    validation, with a checkpoint, at the end and on an exception. Only rank 0 measures, unless
-    weights are sharded (FSDP2, tensor parallelism): then every rank takes part in gathering them.
+    validation, with a checkpoint, at the end and on an exception. Only rank 0 measures, unless weights are sharded
+    (FSDP2, tensor parallelism): then every rank takes part in gathering them.
 
-    A subclass names its ``family`` of keys and overrides what it needs of :meth:`measure_weight`,
-    :meth:`measure_features` and :meth:`derive`. Each measure is logged per layer, as
-    ``<family>/<measure>/<layer>``, and as ``<family>/<measure>``, its mean over layers. The layer that runs last in a
-    forward pass gives the logits: its output counts as no feature.
+    A subclass sets its ``family`` of keys and overrides any of :meth:`measure_weight`, :meth:`measure_features` and
+    :meth:`derive`. Each measure is logged per layer, as ``<family>/<measure>/<layer>``, and as ``<family>/<measure>``,
+    its mean over layers. The output of the layer that runs last in a forward pass, the logits, is not a feature.
 
     Args:
-        every_n_steps: distance of two measurements; None for a log-spaced schedule, dense early and sparse late.
-        samples: features are measured on the first so many samples of the batch.
-        include: name patterns of the layers to measure, such as ``["encoder.*"]``; all where empty.
+        every_n_steps: steps between measurements; None for a log-spaced schedule, dense early and sparse late.
+        samples: number of samples, from the start of the batch, on which features are measured.
+        include: name patterns of the layers to measure, such as ``["encoder.*"]``; empty for all.
         exclude: name patterns of layers to leave out.
         per_doubling: measurements between steps t and 2t of the log-spaced schedule.
 
     Raises:
-        ValueError: if a number is not positive, the network has no layer to measure, a pattern to include matches no
-            layer, or a weight cannot be read (no shape yet, or a flat shard).
+        ValueError: if a number is not positive, the network has no layer to measure, a pattern in ``include`` matches
+            no layer, or a weight cannot be read (no shape yet, or a flat shard).
     """
 
     family = ""
     measures_weights = True
-    measures_features = True  # whether hooks are needed at all
-    every_micro_batch = False  # whether a measurement lasts for all micro-batches of its step
-    every_rank = False  # whether ranks other than 0 take part
+    measures_features = True  # whether to register forward hooks
+    every_micro_batch = False  # whether to measure all micro-batches of a step
+    every_rank = False  # whether all ranks measure
 
     def __init__(
         self,
@@ -67,15 +66,15 @@ class Monitor(Callback):
         self._reset()
 
     def measure_weight(self, layer: str, weight: Tensor) -> Measures:
-        """Measure of the weight (C_out, C_in, ...) of one layer: 0-dim tensors by the name of the measure."""
+        """Return measures of one layer's weight (C_out, C_in, ...): 0-dim tensors by the name of the measure."""
         return {}
 
     def measure_features(self, features: Tensor, channel_dim: int) -> Measures:
-        """Measure of one layer's output for the first samples: 0-dim tensors by the name of the measure."""
+        """Return measures of one layer's output for the first samples: 0-dim tensors by the name of the measure."""
         return {}
 
     def derive(self, step: int, row: Row) -> Row:
-        """Further values of one step from its measured ones, on the host: called once per measurement, in order."""
+        """Return further values, computed on the host from one step's measures; called once per measurement."""
         return {}
 
     def key(self, measure: str, layer: str | None = None) -> str:
@@ -88,7 +87,7 @@ class Monitor(Callback):
         return self._hooks.last
 
     def hidden_weights(self) -> list[str]:
-        """Return the names of the weight layers, without the output layer's; none while that is unknown."""
+        """Return the names of the weight layers except the output layer's; empty until the output layer is known."""
         if self.output_layer is None:
             return []
         return [name for layer in self._features if layer.name != self.output_layer for name in layer.weights]
@@ -99,7 +98,7 @@ class Monitor(Callback):
         return [] if self.output_layer is None else [self.output_layer, *weights]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget an earlier fit; the state of a checkpoint is loaded after this."""
+        """Reset the state of an earlier fit; a checkpoint's state is loaded after this."""
         if stage == "fit":
             self._reset()
 
@@ -120,7 +119,7 @@ class Monitor(Callback):
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Measure the weights and attaches the hooks, if this batch begins a step that is due."""
+        """Measure the weights and attach the hooks, if this batch begins a step that is due."""
         self._hooks.detach()
         step, previous = trainer.global_step, self._previous
         self._previous = step
@@ -164,12 +163,12 @@ class Monitor(Callback):
         self.flush(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the last step and the output layer; a subclass adds what it derived from past values."""
+        """Return the last step and the output layer; a subclass adds its derived values."""
         self._drain()
         return {"previous": self._previous, "output_layer": self.output_layer}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue on where the state was taken."""
+        """Restore the last step and the output layer."""
         self._previous, self._hooks.last = state_dict["previous"], state_dict["output_layer"]
 
     def flush(self, trainer: Trainer) -> None:
@@ -206,7 +205,7 @@ class Monitor(Callback):
         self._from_features[layer.name] = self.measure_features(features[: self.samples], layer.channel_dim(features))
 
     def _observe_again(self, layer: FeatureLayer, features: Tensor) -> None:
-        """Receive what activation checkpointing computes again within the backward pass."""
+        """Receive outputs that activation checkpointing recomputes in the backward pass."""
 
     def _close(self) -> None:
         """Buffer the finished measurement, without the output layer's features."""

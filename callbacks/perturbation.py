@@ -1,4 +1,4 @@
-"""Perturbation: change weights once, at a chosen step, reproducibly."""
+"""Perturb weights once, at a chosen step, reproducibly."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from symbreak.callbacks.announce import announce
 Kind = Literal["none", "bit", "ulp", "noise"]
 Scope = Literal["weight", "layer", "all"]
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Integer dtype of the same size in bytes: a floating-point number's bits."""
+"""Integer dtypes by size in bytes, to view the bits of floating-point numbers."""
 
 
 class Perturbation(Callback):
@@ -30,21 +30,21 @@ class Perturbation(Callback):
     ============================  ====================================================================
 
     Both keys are logged once, at the step of the change, which is also announced. The change happens before the forward
-    pass of the step. Weights are all trainable parameters of two or more dimensions. What is changed is drawn on the
-    CPU from a generator of its own, so that every rank and device makes the same change and no other random number
-    moves. A run that resumes after the step does not change weights again.
+    pass of the step. Weights are all trainable parameters of two or more dimensions. The change is drawn on the CPU
+    from a separate generator, so that it is the same on every rank and device and does not affect other random numbers.
+    A run that resumes after the step does not change weights again.
 
     Args:
-        kind: ``none``; ``bit`` flips a bit; ``ulp`` moves to a neighbouring floating-point number, up or down by a
-            draw (a weight that is exactly 0 moves away from 0); ``noise`` adds scale * N(0, 2 / fan_out), with fan_out
+        kind: ``none``; ``bit`` flips a bit; ``ulp`` moves to a neighbouring floating-point number, up or down at random
+            (a weight that is exactly 0 moves away from 0); ``noise`` adds scale * N(0, 2 / fan_out), with fan_out
             = C_out * taps: the noise that a network's ``noise_scale`` adds to a convolution before training.
         step: Optimiser step before which the change is made, counted from 0.
-        scope: ``weight`` changes one entry, each entry being as likely as any other; ``layer`` every entry of one
-            layer, each layer being as likely as any other; ``all`` every entry of every layer.
+        scope: ``weight`` changes one entry, drawn uniformly from all entries; ``layer`` changes every entry of one
+            layer, drawn uniformly from the layers; ``all`` changes every entry of every layer.
         scale: Size of the noise relative to He initialisation.
-        bit: Which bit is flipped, counted from the least significant: 0 is one unit in the last place.
-        layers: Patterns of the layers that may be changed, such as ``["blocks.*"]``; all where empty.
-        seed: Seed of the draws; None is drawn from the global seed of Lightning's ``seed_everything``, or from 0
+        bit: Index of the bit to flip, counted from the least significant: 0 is one unit in the last place.
+        layers: Patterns of the layers that may be changed, such as ``["blocks.*"]``; empty for all.
+        seed: Seed of the draws; None derives it from the global seed of Lightning's ``seed_everything``, or from 0
             without one.
 
     Raises:
@@ -75,10 +75,10 @@ class Perturbation(Callback):
         self._done = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget an earlier fit, and find the weights, so that a pattern without a layer is refused before training.
+        """Reset the state of an earlier fit, and find the weights, so that patterns are checked before training.
 
         Raises:
-            ValueError: If no weight matches the patterns, or the weights have no such bit.
+            ValueError: If no weight matches the patterns, or ``bit`` exceeds the weights' dtype.
         """
         if stage != "fit":
             return
@@ -93,14 +93,14 @@ class Perturbation(Callback):
             raise ValueError(f"perturbation bit={self.bit} is not allowed: the weights have bits 0 to {bits - 1}")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Make the change where its step begins."""
+        """Make the change at the start of its step."""
         if self._done or self.kind == "none" or trainer.global_step != self.step:
             return
         self._done = True
         weights = weights_of(pl_module, self.layers)
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         where = perturb_(weights, self.kind, self.scope, self._generator(), self.scale, self.bit)
-        # The host waits for the device here, once in a run.
+        # The only device synchronisation, once per run.
         changes = [(weight.detach() - before[name]).double() for name, weight in weights.items()]
         entries = sum(int(change.count_nonzero()) for change in changes)
         distance = math.sqrt(sum(float(change.square().sum()) for change in changes))
@@ -122,7 +122,7 @@ class Perturbation(Callback):
         return {"done": self._done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the state of a checkpoint."""
+        """Restore whether the change has been made."""
         self._done = state_dict["done"]
 
 
@@ -146,10 +146,10 @@ def perturb_(
     scale: float = 0.0,
     bit: int = 0,
 ) -> str:
-    """Change weights in place, as `Perturbation` says.
+    """Change weights in place, with the arguments of `Perturbation`.
 
     Returns:
-        Where the change was made: the name of an entry or a layer, or the number of layers.
+        Location of the change: the name of an entry or a layer, or the number of layers.
     """
     names, where = list(weights), f"all {len(weights)} layers"
     if scope != "all":
@@ -184,9 +184,9 @@ def flip_(values: Tensor, bit: int) -> Tensor:
 
 
 def step_(values: Tensor, generator: torch.Generator) -> Tensor:
-    """Move every entry in place to a neighbouring number, away from 0 or towards it by a draw; 0 moves away."""
+    """Move every entry in place to a neighbouring number, at random away from or towards 0; 0 moves away."""
     up = torch.randint(2, values.shape, generator=generator, dtype=torch.bool) | (values == 0)
-    # The bits of a floating-point number, read as an integer, grow by one from each magnitude to the next.
+    # Adding 1 to a floating-point number's bits, read as an integer, gives the next larger magnitude.
     bits = values.view(INTEGERS[values.element_size()])
     bits.add_(torch.where(up, 1, -1).to(bits.dtype))
     return values

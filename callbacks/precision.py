@@ -1,4 +1,4 @@
-"""The switches that let float32 products round their inputs to TF32 or bfloat16."""
+"""Read and set the switches that let float32 products round their inputs to TF32 or bfloat16."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 HAS_NEW_SWITCHES = hasattr(torch.backends, "fp32_precision")
-"""Since torch 2.9 each operation of each backend has a switch; the older getters raise or err where it was used."""
+"""Since torch 2.9 each operation of each backend has its own switch; the older getters then raise or are wrong."""
 OPERATIONS = (("cuda", "matmul"), ("cudnn", "conv"), ("cudnn", "rnn"), ("mkldnn", "matmul"))
 
 
@@ -33,10 +33,10 @@ def cudnn_allow_tf32() -> bool:
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Compute float32 matrix products in float32 within a ``with`` block, whatever training allows."""
+    """Compute float32 matrix products in full float32 precision within a ``with`` block."""
     products = [_operation(*each) for each in (("cuda", "matmul"), ("mkldnn", "matmul"))] if HAS_NEW_SWITCHES else []
     if products and all(each.fp32_precision in ("none", "ieee") for each in products):
-        yield  # nothing to change, which takes a tenth of the time
+        yield  # already exact; ten times faster
         return
     with kept_precisions():
         torch.set_float32_matmul_precision("highest")
@@ -45,11 +45,11 @@ def exact_products() -> Iterator[None]:
 
 @contextmanager
 def kept_precisions() -> Iterator[None]:
-    """Bring every switch back to its value from before a ``with`` block."""
+    """Restore every switch to its previous value after a ``with`` block."""
     operations = [_operation(*each) for each in OPERATIONS] if HAS_NEW_SWITCHES else []
     values = [operation.fp32_precision for operation in operations]
     older = None
-    with suppress(RuntimeError):  # raised where the newer switch says otherwise: then the older one is "highest"
+    with suppress(RuntimeError):  # raised if the newer switch disagrees: then the older is "highest"
         older = torch.get_float32_matmul_precision()
     try:
         yield

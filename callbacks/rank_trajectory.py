@@ -1,4 +1,4 @@
-"""How many directions the weights use, and how many their movement since the start has used."""
+"""Log ranks of the weights and of their change since initialisation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ RANKS = {"effective_rank": effective_rank_of, "stable_rank": stable_rank_of, "nu
 
 
 class RankTrajectory(Monitor):
-    """Logs ranks of every weight W, as a matrix of its filters, and of its movement W - W_0.
+    """Log ranks of every weight W, as a matrix whose rows are filters, and of its change W - W_0.
 
     ============================================= ====================================================================
     key                                           meaning
@@ -34,13 +34,13 @@ class RankTrajectory(Monitor):
     ``diversity/numerical_rank_change``           mean over layers
     ============================================= ====================================================================
 
-    Singular values are the one measure that is not linear in the number of weights, so the default schedule is sparse:
-    one measurement per doubling of the step, and their decomposition waits for an accelerator. W_0 is kept in (pinned)
-    host memory and saved with the checkpoint.
+    The cost of singular values is superlinear in the number of weights, unlike that of all other measures. The default
+    schedule is therefore sparse, with one measurement per doubling of the step. The decomposition synchronises with an
+    accelerator. W_0 is kept in (pinned) host memory and saved with the checkpoint.
 
     Args:
-        every_n_steps: distance of two measurements; None for a log-spaced schedule.
-        include: name patterns of the layers to measure; all where empty.
+        every_n_steps: steps between measurements; None for a log-spaced schedule.
+        include: name patterns of the layers to measure; empty for all.
         exclude: name patterns of layers to leave out.
         per_doubling: measurements between steps t and 2t of the log-spaced schedule.
 
@@ -61,14 +61,14 @@ class RankTrajectory(Monitor):
         super().__init__(every_n_steps, include=include, exclude=exclude, per_doubling=per_doubling)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the weights that training starts with, unless a checkpoint has brought them."""
+        """Copy the initial weights, unless a checkpoint restored them."""
         super().on_fit_start(trainer, pl_module)
         for layer in self._weights:
             if layer.name not in self._initial:
                 self._initial[layer.name] = _on_host(layer.weight())
 
     def measure_weight(self, layer: str, weight: Tensor) -> Measures:
-        """Ranks of one weight and of its change."""
+        """Return the ranks of one weight and of its change."""
         change = weight - self._initial[layer].to(weight.device, non_blocking=True)
         found = {}
         for suffix, matrix in (("", weight), ("_change", change)):
@@ -77,11 +77,11 @@ class RankTrajectory(Monitor):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Add the weights that training started with."""
+        """Add the initial weights."""
         return super().state_dict() | {"initial": dict(self._initial)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Measure changes from where the first run started."""
+        """Restore the initial weights of the first run."""
         super().load_state_dict(state_dict)
         self._initial = {layer: _pinned(weight) for layer, weight in state_dict["initial"].items()}
 
@@ -95,5 +95,5 @@ def _on_host(weight: Tensor) -> Tensor:
 
 
 def _pinned(weight: Tensor) -> Tensor:
-    """Page-locked memory, from which a copy to a GPU does not hold up the host."""
+    """Return the weight in page-locked memory if there is a GPU, so that transfers to it do not block the host."""
     return weight.pin_memory() if torch.cuda.is_available() else weight

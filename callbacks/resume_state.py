@@ -1,4 +1,4 @@
-"""Random state and running metrics of a process, as plain values and tensors for a checkpoint without pickles."""
+"""Random state and running metrics of a process, as plain values and tensors that need no unpickling of objects."""
 
 import random
 from typing import Any
@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Return the state of Python's, numpy's and torch's global generators, and of the device's where it is a GPU."""
+    """Return the states of the global generators of Python, numpy and torch, and of the device if it is a GPU."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
@@ -29,7 +29,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Set the generators to what :func:`random_state` returned."""
+    """Set the generators to a state returned by :func:`random_state`."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *rest = state["numpy"]
@@ -53,7 +53,7 @@ def _on_host(values: Any) -> Any:
 
 
 def set_metric_states(module: torch.nn.Module, states: dict[str, dict[str, Any]]) -> None:
-    """Set the running values that :func:`metric_states` returned, on each metric's device."""
+    """Set the running values returned by :func:`metric_states`, on each metric's device."""
     for name, state in states.items():
         metric = module.get_submodule(name)
         assert isinstance(metric, Metric), name

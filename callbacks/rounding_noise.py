@@ -1,4 +1,4 @@
-"""A reproducible model of the rounding of a non-deterministic kernel."""
+"""Reproducible noise that models the rounding of a non-deterministic kernel."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch.optim import Optimizer
 class RoundingNoise(Callback):
     r"""Multiply every gradient entry by :math:`1 + u\epsilon` before each optimiser step.
 
-    This is the size of the rounding difference between two orders of summation, and so a model of a
-    non-deterministic kernel that any hardware reproduces from a seed. :math:`\epsilon` is the machine epsilon of the
-    gradient's dtype. From 1 ulp on u is uniform in [-ulps, ulps]. Below, where such a factor would round to 1 or to
-    less, u is -1, 0 or 1, both signs with probability ulps^2 / 6: mean 0 and variance ulps^2 / 3 are those of the
-    uniform distribution. Every rank of a distributed run draws the same noise, after the gradients were reduced, so
-    that replicas stay equal. 0 switches it off and changes no bit.
+    The noise has the size of the rounding difference between two orders of summation. It models a non-deterministic
+    kernel, and a seed reproduces it on any hardware. :math:`\epsilon` is the machine epsilon of the gradient's dtype.
+    For ulps >= 1, u is uniform in [-ulps, ulps]. For ulps < 1, where such a factor would round to 1 or below, u is -1,
+    0 or 1, and each sign has probability ulps^2 / 6: the mean 0 and the variance ulps^2 / 3 equal those of the uniform
+    distribution. Every rank of a distributed run draws the same noise, after the gradients are reduced, so that
+    replicas stay equal. With ulps = 0 no bit changes.
 
     Args:
         ulps: Half width of the noise in units in the last place.
-        seed: Seed of the generator, which lives on the gradients' device and is independent of all others; None is the
-            global seed of Lightning's ``seed_everything``, or 0 without one.
+        seed: Seed of a separate generator on the gradients' device; None uses the global seed of Lightning's
+            ``seed_everything``, or 0 without one.
 
     Raises:
         ValueError: If ``ulps`` is negative or not finite.
@@ -56,17 +56,17 @@ class RoundingNoise(Callback):
             if self.ulps >= 1:
                 noise = torch.empty_like(gradient)
                 noise.uniform_(-self.ulps * epsilon, self.ulps * epsilon, generator=generator)
-            else:  # drawn in float32, since narrower types have too few numbers for a small probability
+            else:  # drawn in float32: narrower dtypes cannot resolve small probabilities
                 draw = torch.empty_like(gradient, dtype=torch.float32).uniform_(-1, 1, generator=generator)
                 noise = torch.where(draw.abs() < self.ulps**2 / 3, draw.sign() * epsilon, 0).to(gradient.dtype)
             gradient.mul_(noise.add_(1))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the generators' states, by type of device; those loaded and not used yet too."""
+        """Return generator states by device type, including loaded but unused ones."""
         used = {torch.device(device).type: generator.get_state() for device, generator in self._generators.items()}
         return self._loaded | used
 
     def load_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
-        """Take up the generators where a checkpoint left them."""
+        """Restore the generators' states."""
         self._generators.clear()
         self._loaded = dict(state_dict)

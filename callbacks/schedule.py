@@ -1,14 +1,14 @@
-"""When to measure."""
+"""Measurement schedule."""
 
 import math
 
 
 class Schedule:
-    """Every n steps, or log-spaced: each step at first, then equally many measurements per doubling of the step.
+    """Schedule measurements every n steps, or log-spaced: every step at first, then a fixed number per doubling.
 
     Args:
-        every_n_steps: distance of two measurements; None for log-spaced ones.
-        per_doubling: measurements between step t and step 2t of the log-spaced schedule.
+        every_n_steps: steps between measurements; None for a log-spaced schedule.
+        per_doubling: measurements between steps t and 2t of the log-spaced schedule.
 
     Raises:
         ValueError: if a number is not positive.
@@ -25,7 +25,7 @@ class Schedule:
         self.per_doubling = per_doubling
 
     def is_due(self, step: int, previous: int | None) -> bool:
-        """Whether a measurement falls into (``previous``, ``step``]; the first step is always due."""
+        """Return whether a measurement is due in (``previous``, ``step``]; always True if ``previous`` is None."""
         return previous is None or self._index(step) > self._index(previous)
 
     def _index(self, step: int) -> int:

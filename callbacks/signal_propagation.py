@@ -1,4 +1,4 @@
-"""How signals grow, shrink and come to resemble each other on their way through the network."""
+"""Log the size and similarity of signals through the layers of a network."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -23,7 +23,7 @@ MEASURES: dict[str, type[Metric]] = {
 
 
 class SignalPropagation(Monitor):
-    """Logs mean squares of activations and gradients per layer, and how alike different inputs look there.
+    """Log per layer the mean squares of activations and gradients, and the mean cosine between different inputs.
 
     ============================================= ====================================================================
     key                                           meaning
@@ -36,14 +36,14 @@ class SignalPropagation(Monitor):
     ``propagation/input_cosine``                  mean over hidden layers
     ============================================= ====================================================================
 
-    All micro-batches of a measured step and all ranks take part, so that a value is that of one device over all the
-    data; the loss is taken as the mean over the whole batch. A layer that ran on some of the ranks only has no value,
-    and a single input has no input_cosine.
+    Values are over all micro-batches and ranks of a measured step, and equal those of one device on the same data. The
+    loss is assumed to be the mean over the whole batch. A layer that ran on only some of the ranks has no value. A
+    single input has no input_cosine.
 
     Args:
-        every_n_steps: distance of two measurements; None for a log-spaced schedule, dense early and sparse late.
-        samples: the first so many samples of each micro-batch take part; None for all.
-        include: name patterns of the layers to measure; all where empty.
+        every_n_steps: steps between measurements; None for a log-spaced schedule, dense early and sparse late.
+        samples: number of samples, from the start of each micro-batch, that are measured; None for all.
+        include: name patterns of the layers to measure; empty for all.
         exclude: name patterns of layers to leave out.
 
     Raises:
@@ -65,17 +65,17 @@ class SignalPropagation(Monitor):
         super().__init__(every_n_steps, samples, include, exclude)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Record the factor of the gradients (loss scale, averaging over ranks) of this batch."""
+        """Record the factor that undoes loss scaling and averaging over ranks for this batch's gradients."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._hooks:
             self._with_gradient.clear()
             one = torch.ones((), device=pl_module.device)
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             scale = one if scaler is None else scaler.scale(one)  # on the device, unlike scaler.get_scale()
-            self._factor = 1 / (trainer.world_size * scale)  # ranks average their gradients later on
+            self._factor = 1 / (trainer.world_size * scale)  # DDP averages gradients over ranks later
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the metrics, in the same order on every rank."""
+        """Create the metrics, in the same order on every rank."""
         super().on_fit_start(trainer, pl_module)
         self._world_size = trainer.world_size
         self._metrics = {
@@ -98,7 +98,7 @@ class SignalPropagation(Monitor):
         self._observe_again(layer, features)
 
     def _observe_again(self, layer: FeatureLayer, features: Tensor) -> None:
-        """Watch the gradient; reentrant checkpointing makes a graph in the backward pass alone."""
+        """Register a gradient hook: reentrant checkpointing builds its graph only in the backward pass."""
         if features.requires_grad and layer.name not in self._with_gradient:
             self._with_gradient.add(layer.name)
             features.register_hook(partial(self._update, layer.name, "gradient_square"))
@@ -114,7 +114,7 @@ class SignalPropagation(Monitor):
                 if "gradient_square" in found:
                     square = found["gradient_square"]
                     found["gradient_square"] = square * self._factor.to(square).square()
-                if self._inputs.get(layer, 0) * self._world_size < 2:  # a single input has no pair
+                if self._inputs.get(layer, 0) * self._world_size < 2:  # no pair of inputs
                     found.pop("input_cosine", None)
                 if found:
                     self._from_features[layer] = found
@@ -125,10 +125,10 @@ class SignalPropagation(Monitor):
 
 
 def sum_over_ranks(metrics: list[Metric]) -> set[Metric]:
-    """Add up the states of metrics over all ranks, and return those that every rank has updated alike.
+    """Sum the states of metrics over all ranks, and return the metrics that every rank updated with equal sizes.
 
-    The ranks give the same list. They agree on what they have in one reduction and add it up in another, so that a
-    layer that has run on some ranks only, or on inputs of another size, is left out and holds nobody up.
+    Every rank must pass the same list. One reduction finds the metrics that all ranks can sum; a second one sums their
+    states. A layer that ran on only some ranks, or on inputs of another size, is left out without a deadlock.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return {metric for metric in metrics if metric.update_called}

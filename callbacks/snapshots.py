@@ -1,4 +1,4 @@
-"""Snapshots: what a run keeps so that it can be compared with others."""
+"""Save weights and test logits of a run, to compare it with other runs."""
 
 import os
 from collections.abc import Callable
@@ -15,21 +15,21 @@ from symbreak.callbacks.schedule import Schedule
 
 FOLDER, LOGITS = "snapshots", "test_logits.npz"
 MAX_BYTES = 2**28
-"""Logits of a larger test set are not kept."""
+"""Largest size of the test logits that are saved, in bytes."""
 
 
 class Snapshots(Callback):
-    """Keep the weights at log-spaced steps, and the logits of the test set, in the run's folder.
+    """Save the weights at log-spaced steps, and the logits of the test set, in the run's folder.
 
-    A snapshot of step t is ``snapshots/step-<t>.pt``: the module's state_dict (weights and buffers, on the CPU) before
-    update t; a last one is taken when training ends. ``test_logits.npz`` holds ``logits`` (N, classes) as float16,
-    ``predictions`` (N,), the largest logit before rounding, and ``labels`` (N,), in the order of the test set. Files
-    are written by rank 0, atomically; a snapshot that exists is kept as it is, because a resumed run computes it again.
+    The snapshot of step t is ``snapshots/step-<t>.pt``: the module's state_dict (weights and buffers, on the CPU)
+    before update t. A last one is saved when training ends. ``test_logits.npz`` holds ``logits`` (N, classes) as
+    float16, ``predictions`` (N,), the argmax before rounding to float16, and ``labels`` (N,), in the order of the test
+    set. Rank 0 writes files atomically. An existing snapshot is not overwritten: a resumed run recomputes the same one.
 
     Args:
-        per_doubling: Snapshots between steps t and 2t; 0 keeps none.
-        every_n_steps: Distance of two snapshots in place of log-spaced ones.
-        test_logits: Whether the logits of the test set are kept.
+        per_doubling: Snapshots between steps t and 2t; 0 saves none.
+        every_n_steps: Steps between snapshots, instead of a log-spaced schedule.
+        test_logits: Whether to save the logits of the test set.
         dirpath: Folder; by default the trainer's log folder.
 
     Raises:
@@ -53,12 +53,12 @@ class Snapshots(Callback):
         self._labels: list[Tensor] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget an earlier fit; the state of a checkpoint is loaded after this."""
+        """Reset the state of an earlier fit; a checkpoint's state is loaded after this."""
         if stage == "fit":
             self._previous = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Keep the weights before an update that is due."""
+        """Save the weights before an update that is due."""
         step = trainer.global_step
         if self.schedule is None or step == self._previous:
             return
@@ -67,16 +67,16 @@ class Snapshots(Callback):
         self._previous = step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the weights that training ends with."""
+        """Save the final weights."""
         if self.schedule is not None:
             self._keep(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the schedule."""
+        """Return the position in the schedule."""
         return {"previous": self._previous}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the state was taken."""
+        """Restore the position in the schedule."""
         self._previous = state_dict["previous"]
 
     def _folder(self, trainer: Trainer) -> Path:
@@ -90,7 +90,7 @@ class Snapshots(Callback):
         _write(path, lambda file: torch.save(state, file))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to the module's output."""
+        """Register a forward hook on the module."""
         if self.test_logits:
             self._logits, self._labels = [], []
             self._handle = pl_module.register_forward_hook(self._on_forward)
@@ -113,11 +113,11 @@ class Snapshots(Callback):
             self._labels.append(batch[1].detach())
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what all ranks have seen, where every batch gave one matrix of logits."""
+        """Write the logits of all ranks, if every batch gave one matrix of logits."""
         if self._handle is None:
             return
         self._remove_hook()
-        folder = self._folder(trainer)  # Lightning broadcasts it, so all ranks ask
+        folder = self._folder(trainer)  # Lightning broadcasts it: call on all ranks
         logits, labels = self._logits, self._labels
         self._logits, self._labels = [], []
         own = None
@@ -135,7 +135,7 @@ class Snapshots(Callback):
             _write(folder / LOGITS, lambda file: save(file, **arrays))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stop listening."""
+        """Remove the forward hook."""
         self._remove_hook()
 
     def _remove_hook(self) -> None:
@@ -150,7 +150,7 @@ def _columns(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def _write(path: Path, save: Callable[[Any], Any]) -> None:
-    """Write a file in one step, so that a reader sees the whole of it or nothing."""
+    """Write a file atomically, so that readers never see a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -163,6 +163,6 @@ def _write(path: Path, save: Callable[[Any], Any]) -> None:
 
 
 def snapshot_steps(folder: Path) -> dict[int, Path]:
-    """Return the files of a run's snapshots by step, ascending."""
+    """Return a run's snapshot files by step, ascending."""
     found = {int(path.stem.removeprefix("step-")): path for path in (folder / FOLDER).glob("step-*.pt")}
     return dict(sorted(found.items()))

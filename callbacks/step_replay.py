@@ -1,4 +1,4 @@
-"""Run the last training step of Lightning's loop again, and leave no trace of it."""
+"""Rerun the last training step of Lightning's loop without side effects."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from symbreak.callbacks.resume_state import metric_states, random_state, set_met
 from symbreak.callbacks.tracing.snapshot import Snapshot
 
 WITHIN_A_STEP = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
-"""Hooks of callbacks that a replay runs, so that a callback's state belongs to the step's."""
+"""Callback hooks that a replay runs; the state of callbacks that define one is saved and restored."""
 
 
 class StepReplay:
-    """Keeps the state at the start of the step, its batches, and runs it again.
+    """Keep the batches of a training step and the state at its start, and rerun the step.
 
-    A step lasts from the first micro-batch to the optimiser's update; under manual optimisation it is one batch. What a
-    replay cannot know of is state outside parameters, buffers, optimisers, torchmetrics, PyTorch's, numpy's and
-    Python's random state and the state of callbacks that act within the step.
+    A step lasts from the first micro-batch to the optimiser's update; under manual optimisation it is one batch. A
+    replay restores parameters, buffers, optimisers, torchmetrics, the random state of PyTorch, numpy and Python, and
+    callbacks that act within the step. Any other state is not restored.
 
     Args:
-        trainer: Its optimisers must be set up.
+        trainer: Trainer whose optimisers are set up.
         module: The module in training.
 
     Attributes:
         step: Number of updates before the step.
-        batches: Batches and their indices for one run, which may change them.
+        batches: Copies of the batches for one run, which may modify them, and their indices.
     """
 
     def __init__(self, trainer: Trainer, module: LightningModule) -> None:
@@ -47,7 +47,7 @@ class StepReplay:
         self._start: dict[str, Any] = {}
 
     def begin(self, batch: Any, batch_idx: int) -> None:
-        """Take note of a batch; copy the state if it is the first of its step."""
+        """Record a batch; copy the state if it is the first of its step."""
         if self.step != self._trainer.global_step or not self._automatic:
             self.step = self._trainer.global_step
             self._batches.clear()
@@ -56,12 +56,12 @@ class StepReplay:
         self._batches.append((apply_to_collection(batch, Tensor, torch.clone), batch_idx))
 
     def is_complete(self) -> bool:
-        """Whether the optimiser has made its update."""
+        """Return whether the optimiser has made its update."""
         return not self._automatic or self._trainer.global_step != self.step
 
     @contextmanager
     def undone(self) -> Iterator[Snapshot]:
-        """Bring back everything as it is now at the end of the block; yields a copy of the state."""
+        """Yield a copy of the current state, and restore that state at the end of the ``with`` block."""
         loop: Any = self._trainer.fit_loop.epoch_loop
         after = self.state()
         surroundings, metrics, results = self._surroundings(), metric_states(self._module), loop._results
@@ -78,7 +78,7 @@ class StepReplay:
                 each.load_state_dict(state)
 
     def rewind(self) -> None:
-        """Set the state to the start of the step. To be called while `undone`."""
+        """Set the state to the start of the step; call it within `undone`."""
         self._snapshot.restore()
         self._surround(self._start)
         self.batches = apply_to_collection(self._batches, Tensor, torch.clone)
@@ -96,7 +96,7 @@ class StepReplay:
                 loop.automatic_optimization.run(self._trainer.optimizers[0], batch_idx, kwargs)
 
     def state(self) -> Snapshot:
-        """Return a copy of the state as it is now."""
+        """Return a copy of the current state."""
         result = Snapshot(self._module, self._trainer.optimizers, with_gradients=True)
         result.take()
         return result
@@ -128,7 +128,7 @@ class StepReplay:
             callback.load_state_dict(values)
 
     def _progress(self) -> tuple[Any, Any]:
-        """Return the counters of updates, from which Lightning derives the global step."""
+        """Return the update counters from which Lightning derives the global step."""
         loop: Any = self._trainer.fit_loop.epoch_loop
         return loop.automatic_optimization.optim_progress, loop.manual_optimization.optim_step_progress
 

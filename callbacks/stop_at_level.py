@@ -1,4 +1,4 @@
-"""Stopping once a metric has been good enough, often enough."""
+"""Stop training once a validation metric has exceeded a level a number of times."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from symbreak.callbacks.announce import announce
 
 
 class StopAtLevel(Callback):
-    """Stops training after a validation metric has exceeded a level a number of times, not necessarily in a row.
+    """Stop training after a validation metric has exceeded a level a number of times, not necessarily in a row.
 
     Args:
-        level: what the metric has to exceed.
-        times: in how many validations.
-        metric: key of the metric, as the LightningModule logs it.
+        level: value that the metric must exceed.
+        times: number of validations in which it must.
+        metric: key of the metric, as logged by the LightningModule.
 
     Raises:
-        ValueError: if ``times`` is not positive, or no such metric is logged.
+        ValueError: if ``times`` is not positive, or the metric is not logged.
     """
 
     def __init__(self, level: float, times: int = 1, metric: str = "val/accuracy") -> None:
@@ -27,7 +27,7 @@ class StopAtLevel(Callback):
         self.exceeded = 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count a validation above the level; stop at the last count."""
+        """Count validations above the level; stop when there are enough."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         if self.metric not in trainer.callback_metrics:
@@ -46,5 +46,5 @@ class StopAtLevel(Callback):
         return {"exceeded": self.exceeded}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue on counting."""
+        """Restore the number of validations above the level."""
         self.exceeded = state_dict["exceeded"]

@@ -1,4 +1,4 @@
-"""Whether, when and how fast identical channels become different."""
+"""Log whether, when and how fast identical channels diverge."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,12 +17,12 @@ OUTCOMES = ("broken_step", "escape_step", "diverged_step", "growth_rate")
 
 
 class SymmetryBreaking(Monitor):
-    """Logs how many filters are distinct and how far the channels have drifted apart, and notes when they did.
+    """Log the number of distinct filters, the asymmetry of weights and features, and the steps of symmetry breaking.
 
     ========================================= ========================================================================
     key                                       meaning
     ========================================= ========================================================================
-    ``symmetry/distinct_filters/<layer>``     how many filters differ from each other in at least one bit
+    ``symmetry/distinct_filters/<layer>``     number of filters that differ pairwise in at least one bit
     ``symmetry/distinct_filters``             mean over layers
     ``symmetry/distinct_inputs/<layer>``      the same for the inputs (columns)
     ``symmetry/distinct_inputs``              mean over layers
@@ -34,31 +34,31 @@ class SymmetryBreaking(Monitor):
     ``symmetry/broken_step/<layer>``          first measured step at which the filters are not all bitwise equal
     ``symmetry/broken_step``                  the earliest of the hidden layers
     ``symmetry/escape_step``                  first measured step at which max_feature_asymmetry reaches the threshold
-    ``symmetry/diverged_step``                first measured step at which an asymmetry of weights or features is not a
-                                              number; nothing escapes or grows then
+    ``symmetry/diverged_step``                first measured step at which an asymmetry of weights or features is NaN;
+                                              escape and growth are not evaluated then
     ``symmetry/growth_rate/<layer>``          slope of ln(feature_asymmetry) per step over its last rise from 1e-6 (or
-                                              its floor) to 1e-2
+                                              its minimum) to 1e-2
     ``symmetry/growth_rate``                  the same for max_feature_asymmetry
     ``symmetry/growth_rate_r2/<layer>``       the share of variance that the slope explains
     ``symmetry/growth_rate_r2``               the same for max_feature_asymmetry
     ========================================= ========================================================================
 
-    A layer with one filter (channel) has no asymmetry. The steps and the growth are logged once they have happened.
-    That symmetry broke, features escaped or training diverged is announced in the progress display and by an alert of
-    an online W&B run, unless it was so from the start. When and where is measured is described in
-    :class:`~symbreak.callbacks.monitor.Monitor`.
+    A layer with one filter (channel) has no asymmetry. Steps and growth rates are logged once they are known. Symmetry
+    breaking, escape and divergence are announced in the progress display and by an alert of an online W&B run, unless
+    they are present at the first measurement. :class:`~symbreak.callbacks.monitor.Monitor` describes when and where
+    measurements are made.
 
     Args:
-        every_n_steps: distance of two measurements; None for a log-spaced schedule, dense early and sparse late.
-        samples: features are measured on the first so many samples of the batch.
-        include: name patterns of the layers to measure; all where empty.
+        every_n_steps: steps between measurements; None for a log-spaced schedule, dense early and sparse late.
+        samples: number of samples, from the start of the batch, on which features are measured.
+        include: name patterns of the layers to measure; empty for all.
         exclude: name patterns of layers to leave out.
         threshold: the asymmetry at which features count as escaped.
-        stop_after_break: stop training so many steps after symmetry broke, as soon as that is known (values are looked
-            at every ``log_every_n_steps`` steps); None to go on.
+        stop_after_break: stop training this many steps after the break, or later, when the break is known (values are
+            read every ``log_every_n_steps`` steps); None to continue.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of range.
     """
 
     family = "symmetry"
@@ -81,18 +81,18 @@ class SymmetryBreaking(Monitor):
         super().__init__(every_n_steps, samples, include, exclude)
 
     def measure_weight(self, layer: str, weight: Tensor) -> Measures:
-        """Bitwise and relative differences of one weight's filters."""
+        """Return bitwise and relative differences of one weight's filters."""
         found = {"distinct_filters": distinct_rows(weight), "distinct_inputs": distinct_rows(weight.transpose(0, 1))}
         return found | ({"weight_asymmetry": asymmetry(weight)} if len(weight) > 1 else {})
 
     def measure_features(self, features: Tensor, channel_dim: int) -> Measures:
-        """Relative differences of one layer's channels."""
+        """Return relative differences of one layer's channels."""
         if features.shape[channel_dim] < 2:
             return {}
         return {"feature_asymmetry": asymmetry(features, channel_dim)}
 
     def derive(self, step: int, row: Row) -> Row:
-        """Return the events of this step and the growth rates of rises that end in it."""
+        """Return the events of this step and the growth rates of rises that end at it."""
         measures = ("distinct_filters", "feature_asymmetry", "weight_asymmetry")
         distinct, features, weights = (self._by_layer(row, measure) for measure in measures)
         found = self.history.add(step, distinct, features, self.hidden_weights(), weights)

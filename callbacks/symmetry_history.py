@@ -1,4 +1,4 @@
-"""What the measurements of a run, one after another, say about the breaking of its symmetry."""
+"""Derive the steps and growth rates of symmetry breaking from a run's successive measurements."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ Findings = dict[tuple[str, str | None], float]
 
 
 class SymmetryHistory:
-    """Finds the steps at which symmetry broke and features escaped, and the growth rates in between.
+    """Find the steps at which symmetry broke and features escaped, and the growth rates in between.
 
     Args:
         threshold: the largest asymmetry over hidden layers at which features count as escaped.
@@ -23,9 +23,9 @@ class SymmetryHistory:
         broken_steps: for each layer the first measured step at which its filters were not all bitwise equal.
         broken_step: the earliest of the hidden layers.
         escape_step: the first measured step at which the threshold was reached.
-        diverged_step: the first measured step at which an asymmetry was not a number.
+        diverged_step: the first measured step at which an asymmetry was NaN.
         growth_rate: the latest growth rate of the largest asymmetry, per step.
-        events: (title, sentence) for what happened after the first measurement and has not been told yet.
+        events: (title, sentence) of each event after the first measurement that has not been announced yet.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -47,10 +47,10 @@ class SymmetryHistory:
         hidden: Collection[str],
         weights: Mapping[str, float] = MappingProxyType({}),
     ) -> Findings:
-        """Add one measurement and return what was found in it, by measure and layer (None for the whole network).
+        """Add one measurement and return its findings by measure and layer (None for the whole network).
 
         Args:
-            step: its step, larger than all before.
+            step: step of the measurement, larger than all previous ones.
             distinct: number of distinct filters by weight layer.
             asymmetry: asymmetry of the features by hidden layer; empty if features were not measured.
             hidden: names of the hidden weight layers.
@@ -67,7 +67,7 @@ class SymmetryHistory:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the threshold."""
+        """Return all state except the threshold."""
         return {
             "broken_steps": dict(self.broken_steps),
             "broken_step": self.broken_step,
@@ -78,7 +78,7 @@ class SymmetryHistory:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue on from a state."""
+        """Restore a state."""
         self.broken_steps = dict(state_dict["broken_steps"])
         self.broken_step, self.escape_step = state_dict["broken_step"], state_dict["escape_step"]
         self.diverged_step, self.growth_rate = state_dict["diverged_step"], state_dict["growth_rate"]
@@ -125,16 +125,16 @@ class SymmetryHistory:
 
 
 class Rise:
-    """Remembers a curve since it was last below ``LOW``, and reports its growth when it passes ``HIGH``.
+    """Record a curve since it was last below ``LOW``, and return its growth rate when it crosses ``HIGH``.
 
-    A rise of more than ``CAPACITY`` measurements is thinned to every other one.
+    Every other measurement is dropped when a rise has more than ``CAPACITY``.
     """
 
     def __init__(self, steps: Sequence[int] = (), values: Sequence[float] = ()) -> None:
         self._steps, self._values = list(steps), list(values)
 
     def add(self, step: int, value: float) -> Growth | None:
-        """Append a measurement; return the growth if a rise ends with it."""
+        """Append a measurement; return the growth rate if a rise ends with it."""
         passes = bool(self._values) and self._values[-1] < HIGH <= value
         if value < LOW or (value >= HIGH and not passes):
             self._steps.clear()
@@ -146,5 +146,5 @@ class Rise:
         return growth(self._steps, self._values, LOW, HIGH) if passes else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the arguments that make an equal object."""
+        """Return the constructor arguments of an equal object."""
         return {"steps": list(self._steps), "values": list(self._values)}

@@ -1,4 +1,4 @@
-"""Which operation broke symmetry first, in a run of any length."""
+"""Find the operation that broke symmetry first, in a run of any length."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from symbreak.callbacks.tracing.tracer import trace
 from symbreak.callbacks.tracing.verdict import Trace
 
 EXPLAINED_REPLAYS = 10
-"""Replays that end in labels, data or initial weights, after which watching stops."""
+"""Number of replays explained by labels, data or initial weights after which checks end."""
 
 
 @dataclass(frozen=True)
 class TracedBreak:
-    """What broke symmetry.
+    """A break of symmetry and its cause.
 
     Args:
-        step: Number of updates after which filters differed; 0 if they did at the start.
-        weights: Names of the weights in which they differed.
-        trace: Of the replay that showed it, else of the last one.
+        step: Number of updates after which filters differed; 0 if they differed at the start.
+        weights: Names of the weights whose filters differed.
+        trace: Trace of the replay that showed the cause, else of the last replay.
         replays: Number of replays.
         shown: Number of replays that showed an operation which reached a weight.
-        exact: Whether the first replay ended in the weights of the step itself, bit by bit.
+        exact: Whether every replay reproduced the weights of the step bit by bit.
     """
 
     step: int
@@ -57,25 +57,26 @@ class TracedBreak:
 
 
 class SymmetryTrace(Callback):
-    """Names the operation that first made identical filters differ.
+    """Find the operation that first made identical filters differ.
 
-    After every step the groups of equal filters (rows) and inputs (columns) of each weight are counted: exact, and one
-    transfer of these counts from the device. Each step begins with a copy of parameters, buffers, optimiser state,
-    random state and batch; where the counts grow, the step is run again from it under
-    :func:`~symbreak.callbacks.tracing.tracer.trace`, and everything is set back to where training was. Under
-    deterministic algorithms the replay is exact and shows the operation; where it does not, it is repeated, and the
-    finding says in how many replays the operation appeared. Differences that labels (between classes), the batch
-    (between its input channels) or differing initial weights explain are no findings. Watching ends with the first one.
+    After every step the groups of equal filters (rows) and inputs (columns) of each weight are counted exactly, with
+    one transfer of the counts from the device. Each step begins with a copy of parameters, buffers, optimiser state,
+    random state and batch. If a count grows, the step is rerun from the copy under
+    :func:`~symbreak.callbacks.tracing.tracer.trace`, and the state of training is restored. Under deterministic
+    algorithms the replay is exact and shows the operation. A replay that does not show it is repeated, and the finding
+    gives the number of replays in which the operation appeared. Differences explained by labels (between classes), by
+    the batch (between its input channels) or by differing initial weights are not findings. Checks end with the first
+    finding.
 
     With more than one process the callback warns and does nothing.
 
-    The finding is announced in the progress display and by an alert of an online W&B run, and handed to every logger as
+    The finding is announced in the progress display and by an alert of an online W&B run, and logged to every logger as
     the hyperparameter ``symmetry/cause``.
 
     Args:
-        replays: Number of replays of a step whose break they do not show; 0 switches the callback off.
-        traced_steps: Number of first steps that are traced whether or not a count has grown.
-        follow: Number of steps after the finding that are traced if a count grows in them: to which layers it spreads.
+        replays: Maximum number of replays of a step until one shows the break; 0 switches the callback off.
+        traced_steps: Number of first steps that are traced even if no count grows.
+        follow: Number of steps after the finding that are traced if a count grows, to show which layers it spreads to.
         stop: Whether to stop training when nothing is left to trace.
 
     Attributes:
@@ -106,12 +107,12 @@ class SymmetryTrace(Callback):
         self._weights: dict[str, Tensor] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget an earlier fit."""
+        """Reset the state of an earlier fit."""
         if stage == "fit":
             self._reset()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count the groups of equal filters that training starts with."""
+        """Count the groups of equal filters at the start of training."""
         if self.replays and trainer.world_size > 1:
             rank_zero_warn("SymmetryTrace is off: it traces one process, and `symbreak audit` judges the all-reduce.")
         if not self.replays or trainer.world_size > 1:
@@ -130,14 +131,14 @@ class SymmetryTrace(Callback):
         self._step = StepReplay(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Copy the state from which this batch's step can be run again."""
+        """Copy the state from which this batch's step can be rerun."""
         if self._step is not None:
             self._step.begin(batch, batch_idx)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count again after an update, and trace the step where a count has grown."""
+        """Count groups after an update, and trace the step if a count has grown."""
         if self._step is None or not self._step.is_complete():
             return
         grown = self._grown()
@@ -151,7 +152,7 @@ class SymmetryTrace(Callback):
             trainer.should_stop = trainer.should_stop or self.stop
 
     def _is_done(self, step: int) -> bool:
-        """Whether nothing is left to trace: all slices differ, or the finding was followed long enough."""
+        """Return whether nothing is left to trace: all slices differ, or the finding was followed long enough."""
         if step < self.traced_steps:
             return False
         if self.found is None:
@@ -160,11 +161,11 @@ class SymmetryTrace(Callback):
         return followed >= self.follow or not self._watched()
 
     def _watched(self) -> list[tuple[str, int]]:
-        """Weights and axes along which some slices are still equal."""
+        """Return the weights and axes along which some slices are still equal."""
         return [key for key, count in self._counts.items() if count < self._weights[key[0]].shape[key[1]]]
 
     def _grown(self) -> tuple[str, ...]:
-        """Count anew; return the names of the weights with more groups than before."""
+        """Count groups again; return the names of the weights with more groups than before."""
         self._counts_before = dict(self._counts)
         keys = self._watched()
         if not keys:
@@ -179,7 +180,7 @@ class SymmetryTrace(Callback):
     def _replay(
         self, trainer: Trainer, module: LightningModule, step: StepReplay, grown: tuple[str, ...]
     ) -> TracedBreak | None:
-        """Trace replays of the step until the first shows what broke symmetry, or all; None if that is no finding."""
+        """Trace replays of the step until one shows the cause, or all; return None if the break is not a finding."""
         traces: list[Trace] = []
         shown: list[Trace] = []
         exact = True
@@ -193,14 +194,14 @@ class SymmetryTrace(Callback):
                 if traced.cause is not None or self._edited(traced):
                     shown.append(traced)
                 elif set(grown) <= {change.weight for change in traced.changes}:
-                    break  # labels, data or weights known to differ explain all of it
+                    break  # fully explained by labels, data or weights known to differ
         self.traces.append((trainer.global_step, (shown or traces)[0]))
         if not shown and set(grown) <= {change.weight for change in traces[-1].changes}:
             return None
         return TracedBreak(trainer.global_step, grown, (shown or traces)[0], len(traces), len(shown), exact)
 
     def _edited(self, traced: Trace) -> bool:
-        """Whether a weight had more groups at the start of the step than at the end of the one before."""
+        """Return whether a weight had more groups at the start of the step than at the end of the previous one."""
         return any(count > self._counts_before[name, 0] for name, count in traced.initial.items())
 
     def _tell(self, trainer: Trainer, finding: TracedBreak) -> None:

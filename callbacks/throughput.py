@@ -1,4 +1,4 @@
-"""How fast training goes, and where its time goes."""
+"""Log the speed of training and the time spent in each of its parts."""
 
 import sys
 import time
@@ -16,13 +16,13 @@ DTYPES = {"16": torch.float16, "bf16": torch.bfloat16, "64": torch.float64}
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype, size: int | None = None, repeats: int = 5) -> float:
-    """Measure floating-point operations per second of a large matrix product, with the precision switches as they are.
+    """Measure floating-point operations per second of a large matrix product, with the current precision switches.
 
     Args:
-        device: Where to measure.
-        dtype: Type of the matrices.
-        size: Rows and columns; by default 8192 on a GPU and 1024 elsewhere.
-        repeats: The fastest of so many products counts.
+        device: Device to measure.
+        dtype: Dtype of the matrices.
+        size: Number of rows and of columns; by default 8192 on a GPU and 1024 elsewhere.
+        repeats: Number of products, of which the fastest counts.
     """
     size = size or (8192 if device.type == "cuda" else 1024)
     matrix = torch.ones(size, size, device=device, dtype=dtype)
@@ -37,7 +37,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype, size: int | None = None
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Return the most bytes that tensors took on a GPU, or that this process took; None where nobody knows."""
+    """Return the peak memory in bytes: of tensors on a GPU, else of this process; None if unavailable."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -53,7 +53,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 class Throughput(Callback):
-    """Logs the speed of training and where its time goes, every ``trainer.log_every_n_steps`` steps.
+    """Log the speed of training and the share of time per part, every ``trainer.log_every_n_steps`` steps.
 
     ======================================== =======================================================================
     key                                      meaning
@@ -73,14 +73,13 @@ class Throughput(Callback):
     ``throughput/peak_memory_bytes``         of tensors on a GPU; of the process elsewhere
     ======================================== =======================================================================
 
-    Values are means since they were last logged, without validation and without the first batch, in which PyTorch
-    allocates, chooses kernels and compiles. Shares are the host's
-    time and add up to 1: work that a GPU does meanwhile is not in them, and the one synchronisation, at logged steps,
-    counts as callbacks. Operations are those that PyTorch's counter knows (matrix products, convolutions, attention),
-    counted during the first batch. Counting would keep compiled code from running, so a network with compiled parts has
-    no such keys.
+    Values are means since they were last logged. They exclude validation and the first batch, in which PyTorch
+    allocates, chooses kernels and compiles. Shares are of host time and add up to 1: concurrent GPU work is not
+    included, and the one synchronisation, at logged steps, counts as callbacks. Operations are those known to PyTorch's
+    counter (matrix products, convolutions, attention), counted during the first batch. Counting would disable compiled
+    code, so the two keys that need it are not logged for a network with compiled parts.
 
-    The trainer's profiler is replaced by a `Stopwatch` during a fit, which passes everything on to it.
+    The trainer's profiler is replaced during a fit by a `Stopwatch`, which forwards every call to it.
     """
 
     def __init__(self) -> None:
@@ -91,7 +90,7 @@ class Throughput(Callback):
         self._first = True
 
     def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
-        """Put the stopwatch in the profiler's place."""
+        """Replace the profiler by a stopwatch."""
         if stage == "fit":
             self._stopwatch = trainer.profiler = Stopwatch(trainer.profiler)
             self._flops, self._first = None, True
@@ -110,7 +109,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log where it is time."""
+        """Log if due."""
         step, interval = trainer.global_step, trainer.log_every_n_steps
         if self._first:
             self._first = False
@@ -123,7 +122,7 @@ class Throughput(Callback):
             _synchronize(pl_module.device)
             values = self._values(step, trainer.world_size, pl_module.device)
             for logger in trainer.loggers if trainer.is_global_zero else ():
-                # Lightning's own step of what it logs after this update
+                # the step that Lightning uses for its own logs after this update
                 logger.log_metrics({f"throughput/{name}": value for name, value in values.items()}, step - 1)
             self._restart(step)
 
@@ -133,7 +132,7 @@ class Throughput(Callback):
             self._stopwatch.pause(True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on counting."""
+        """Resume counting."""
         if self._stopwatch is not None:
             self._stopwatch.pause(False)
 

@@ -1,4 +1,4 @@
-"""How the weight of a layer is read as the forward pass will use it: masked, normalised, gathered."""
+"""Read the weight of a layer as the next forward pass uses it: masked, normalised, gathered."""
 
 from collections.abc import Callable
 from typing import cast
@@ -16,7 +16,7 @@ MEASURED = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, nn.MultiheadAttention)
 
 
 def readers(module: nn.Module) -> list[tuple[str, Callable[[], Tensor], int, str]]:
-    """Return for each weight of a module: suffix of its name, reader as (C_out, C_in, ...), spatial axes, attribute."""
+    """Return name suffix, reader of shape (C_out, C_in, ...), spatial axes and attribute of each weight of a module."""
     if isinstance(module, CONVOLUTIONS):
         return [("", lambda: read(module, "weight"), len(module.kernel_size), "weight")]
     if isinstance(module, TRANSPOSED):
@@ -33,7 +33,7 @@ def readers(module: nn.Module) -> list[tuple[str, Callable[[], Tensor], int, str
 
 
 def source(module: nn.Module, name: str) -> Tensor:
-    """Return the tensor that a weight is computed from, the same object for tied weights."""
+    """Return the tensor from which a weight is computed; the same object for tied weights."""
     if parametrize.is_parametrized(module, name):
         stored = cast(nn.ModuleDict, module.parametrizations)[name]
         return cast(Tensor, getattr(stored, "original", None) if hasattr(stored, "original") else stored.original0)
@@ -44,11 +44,11 @@ def source(module: nn.Module, name: str) -> Tensor:
 
 
 def read(module: nn.Module, name: str) -> Tensor:
-    """Return a weight as the next forward pass computes it, the whole of it where it is sharded (a collective).
+    """Return a weight as the next forward pass computes it; a sharded weight is gathered (a collective).
 
-    A parametrized weight is computed in evaluation mode, because spectral_norm moves its state when training reads it.
-    Pruning, the old weight_norm and the old spectral_norm write the weight in a forward pre-hook, so that the attribute
-    lags behind the last update: their computation is applied here. The hook of any other kind is not run.
+    A parametrized weight is computed in evaluation mode, because spectral_norm updates its state when it is read in
+    training mode. Pruning, the old weight_norm and the old spectral_norm write the weight in a forward pre-hook, so
+    that the attribute is one update old: their computation is applied here. Other pre-hooks are not run.
     """
     if parametrize.is_parametrized(module, name):
         return gathered(_parametrized(module, name))
@@ -68,12 +68,12 @@ def is_sharded(weight: Tensor) -> bool:
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """Return the whole of a sharded tensor, by a collective of all its ranks; any other tensor as it is."""
+    """Return a sharded tensor gathered over all its ranks (a collective); any other tensor unchanged."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def check_readable(name: str, module: nn.Module, weight: Tensor) -> None:
-    """Refuse a weight whose shape is not that of the layer.
+    """Raise an error if a weight does not have the layer's shape.
 
     Raises:
         ValueError: If the weight has no shape yet, or is a flat shard.
@@ -89,7 +89,7 @@ def check_readable(name: str, module: nn.Module, weight: Tensor) -> None:
 
 
 def unmeasured(root: nn.Module) -> list[str]:
-    """Return name and type of what holds matrices of a kind that is not measured, such as recurrent layers."""
+    """Return name and type of modules whose matrices are not measured, such as recurrent layers."""
     owners = [module for module in root.modules() if isinstance(module, MEASURED)]
     measured = {id(parameter) for module in owners for parameter in module.parameters()}
     found = []

@@ -1,4 +1,4 @@
-"""The measures as pure functions on tensors: torch alone, and no waiting for the device."""
+"""Measures as pure functions of tensors, which depend on torch only and avoid device synchronisation."""
 
 from symbreak.callbacks.functional.clones import CloneGroup, find_clones
 from symbreak.callbacks.functional.correlation import (

@@ -1,4 +1,4 @@
-"""Copies among interchangeable units, and what will separate them."""
+"""Find copies among interchangeable units and predict whether training separates them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True)
 class CloneGroup:
-    """Units that compute the same.
+    """Units with the same output.
 
     Attributes:
-        name: layer that computes them.
+        name: layer that computes the units.
         kind: ``channels``, ``neurons``, ``heads``, ``experts`` or ``ranks``.
-        members: their indices, ascending.
-        symmetric: whether their outgoing weights are equal too, so that they receive the same gradient.
-        verdict: what will separate them.
+        members: indices of the units, ascending.
+        symmetric: whether the outgoing weights are equal too, so that the units receive the same gradient.
+        verdict: prediction of what separates the units.
     """
 
     name: str
@@ -38,14 +38,15 @@ class CloneGroup:
 def find_clones(module: nn.Module, optimizer: Optimizer | None = None, tolerance: float = 0.0) -> list[CloneGroup]:
     """Return the groups of two or more units whose incoming weights are equal.
 
-    Units with equal incoming weights, biases and normalisation compute the same (*incoming equal*). Units whose
+    Units with equal incoming weights, biases and normalisation have equal outputs (*incoming equal*). Units whose
     outgoing weights are equal too are *fully symmetric*: dL/dw_i = dL/dw_j for every loss, so that a deterministic
-    elementwise optimizer with equal state never separates them. See `find_units` for which units are looked at.
+    elementwise optimizer with equal state never separates them. `find_units` lists the supported units.
 
     Args:
         module: any network, not changed.
-        optimizer: its state is compared too, where given.
-        tolerance: largest distance of a copy from the first member, relative to that one's norm; 0 compares bits.
+        optimizer: optimizer whose state is compared too; None compares weights only.
+        tolerance: largest distance of a copy from the first member, relative to the first member's norm; 0 compares
+            bits.
 
     Raises:
         ValueError: if ``tolerance`` is negative.
@@ -104,7 +105,7 @@ def _all_equal(parts: Sequence[Part], members: Sequence[int], tensors: dict[str,
 
 
 def _states(tensors: dict[str, Tensor], optimizer: Optimizer) -> list[dict[str, Tensor]]:
-    """One dictionary by name of parameter for each kind of state, such as a momentum."""
+    """Return one dictionary by parameter name for each kind of state, such as a momentum."""
     kinds: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         for kind, value in optimizer.state.get(tensor, {}).items():

@@ -1,4 +1,4 @@
-"""Feature diversity: mean Pearson correlations that never form the pairs."""
+"""Feature diversity: mean Pearson correlations, where possible without the matrix of all pairs."""
 
 import torch
 from torch import Tensor
@@ -14,14 +14,14 @@ from symbreak.callbacks.functional._numerics import (
 )
 from symbreak.callbacks.functional.propagation import direction_sum
 
-CLEARLY_VARYING = 0.1  # spread of a row relative to its sum of squares, from which on the mean may be taken off late
+CLEARLY_VARYING = 0.1  # least spread / sum of squares of a row for which the mean may be subtracted after the product
 
 
 def mean_pairwise_correlation(rows: Tensor) -> Tensor:
-    """Mean Pearson correlation over all pairs of rows.
+    """Return the mean Pearson correlation over all pairs of rows.
 
-    With z_i the rows centred and scaled to unit norm, it is (||sum_i z_i||^2 - n) / (n (n - 1)). A row with no variance
-    counts as correlation 1 with every other row, and a single row, which has no pair, as 1.
+    The mean is (||sum_i z_i||^2 - n) / (n (n - 1)), with z_i the rows centred and scaled to unit norm. A constant row
+    counts as correlation 1 with every other row. A single row gives 1.
 
     Args:
         rows: (n, ...), any floating-point dtype.
@@ -44,7 +44,7 @@ def mean_pairwise_correlation(rows: Tensor) -> Tensor:
 
 
 def forward_correlation(weight: Tensor) -> Tensor:
-    """Mean correlation over pairs of filters W[o], the incoming weights of a unit.
+    """Return the mean correlation over pairs of filters W[o], the incoming weights of a unit.
 
     2 / (C_out (C_out - 1)) sum_(o < p) corr(W[o], W[p]): :func:`mean_pairwise_correlation` of the rows W[o].
 
@@ -61,7 +61,7 @@ def forward_correlation(weight: Tensor) -> Tensor:
 
 
 def backward_correlation(weight: Tensor) -> Tensor:
-    """Mean correlation over pairs of W[:, i], the outgoing weights of a unit.
+    """Return the mean correlation over pairs of W[:, i], the outgoing weights of a unit.
 
     2 / (C_in (C_in - 1)) sum_(i < j) corr(W[:, i], W[:, j]): :func:`mean_pairwise_correlation` of the columns.
 
@@ -78,7 +78,7 @@ def backward_correlation(weight: Tensor) -> Tensor:
 
 
 def kernel_correlation(weight: Tensor) -> Tensor:
-    """Mean correlation over pairs of the C_out * C_in spatial kernels; 1 where a kernel is a single number.
+    """Return the mean correlation over pairs of the C_out * C_in spatial kernels; 1 if kernels have one entry.
 
     :func:`mean_pairwise_correlation` of the n = C_out * C_in rows W[o, i].
 
@@ -95,14 +95,14 @@ def kernel_correlation(weight: Tensor) -> Tensor:
 
 
 def cross_layer_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Mean cosine between each filter of one layer and each filter of another, from the sums of the unit filters.
+    """Return the mean cosine between each filter of one layer and each filter of another.
 
     1 / (n m) sum_(i, j) cos(a_i, b_j) = (sum_i a_i / ||a_i||) . (sum_j b_j / ||b_j||) / (n m). A zero filter counts as
     cosine 1 with every other, as in :func:`mean_pairwise_correlation`.
 
     Args:
         a: (n, ...) filters.
-        b: (m, ...) filters with as many weights each (equal fan-in).
+        b: (m, ...) filters with the same fan-in.
 
     Returns:
         0-dim tensor in [-1, 1].
@@ -121,7 +121,7 @@ def cross_layer_correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def feature_correlation(features: Tensor, dim: int = 1) -> Tensor:
-    """Mean absolute Pearson correlation over pairs of channels, over all other axes (batch and space).
+    """Return the mean absolute Pearson correlation over pairs of channels, over all other axes (batch and space).
 
     The absolute value needs the C x C matrix of products: (sum |z_i . z_j| - C) / (C (C - 1)). A constant channel
     counts as correlation 1, as in :func:`mean_pairwise_correlation`.
@@ -142,7 +142,7 @@ def feature_correlation(features: Tensor, dim: int = 1) -> Tensor:
 
 
 def mean_from_unit_sum(square: Tensor, varying: Tensor | int, count: int) -> Tensor:
-    """Return the mean correlation over pairs of ``count`` rows, of which ``varying`` have a variance.
+    """Return the mean correlation over pairs of ``count`` rows, of which ``varying`` are not constant.
 
     Args:
         square: ||sum z_i||^2 over the unit rows z_i (0 for a constant row), 0-dim.
@@ -159,7 +159,7 @@ def mean_from_unit_sum(square: Tensor, varying: Tensor | int, count: int) -> Ten
 
 
 def _correlations(rows: Tensor) -> tuple[Tensor, int] | None:
-    """All pairwise correlations (n, n) and n, or None if a row is nearly constant or extreme, or values are unknown."""
+    """Return pairwise correlations (n, n) and n; None if a row is nearly constant or extreme, or unreadable."""
     if rows.device.type != "cpu":
         return None
     products, total = rows @ rows.T, rows.sum(1)
@@ -174,16 +174,16 @@ def _correlations(rows: Tensor) -> tuple[Tensor, int] | None:
 
 
 def _correlations_of_any(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Correlations of arbitrary rows (0 if constant), and the number of varying rows."""
+    """Return the correlations of arbitrary rows (0 if constant), and the number of varying rows."""
     unit, varies = _unit_rows(rows)
     return unit @ unit.T, varies.sum()
 
 
 def _unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Centred rows of unit norm, constant ones as 0, and which of them vary (n,)."""
+    """Return the centred rows scaled to unit norm (0 if constant), and a mask (n,) of the varying rows."""
     x = at_least_single(rows)
     x = x * power_of_two_scale(x, dim=1)
-    x -= x[:, :1].clone()  # a constant row becomes exactly 0, a nearly constant one keeps its digits
+    x -= x[:, :1].clone()  # constant rows become exactly 0, nearly constant ones keep their precision
     x -= x.mean(1, keepdim=True)
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     return torch.where(norm == 0, 0, x / norm), (norm != 0).squeeze(1)

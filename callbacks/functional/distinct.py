@@ -1,4 +1,4 @@
-"""Counting the rows of a tensor that differ in at least one bit: exactly, in memory of the size of the tensor."""
+"""Count the distinct rows of a tensor bit by bit, with memory proportional to the tensor's size."""
 
 from functools import lru_cache
 
@@ -7,24 +7,23 @@ from torch import Tensor
 
 from symbreak.callbacks.functional._numerics import CHUNK_ELEMENTS, DEVICE_CHUNKS, checked, chunks, is_true, wide
 
-PROBED = 4  # places of the first inner axis that are looked at before whole rows are
+PROBED = 4  # indices of the first inner axis that are compared before whole rows
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def distinct_rows(rows: Tensor) -> Tensor:
-    """Count the different rows, bit by bit: 0.0 and -0.0 differ, and NaNs of different payload do.
+    """Count the distinct rows bit by bit: 0.0 and -0.0 differ, and so do NaNs with different payloads.
 
-    The count is never a guess. On a CPU a hash of a few entries of each row comes first: if all of them differ, so do
-    the rows. If none does, all rows are compared with the first. If that fails too, whole rows become the members of a
-    set. On an accelerator, where looking at a result would stop the queue of kernels, whole rows are hashed and
-    neighbours in the order of the hash compared; the count is NaN where two different rows share a 64-bit hash, which
-    leaves it open.
+    The count is exact or NaN. On a CPU, a few entries of each row are hashed first: if all hashes differ, all rows
+    differ. If all hashes are equal, every row is compared with the first. Otherwise whole rows are put into a set. On
+    an accelerator, where reading a result would synchronise, whole rows are hashed and sorted by hash, and neighbours
+    are compared; the count is NaN if two different neighbours have the same 64-bit hash.
 
     Args:
         rows: (n, ...), any dtype of 1, 2, 4 or 8 bytes.
 
     Returns:
-        0-dim floating-point tensor with the whole number between 1 and n: |{bits of row i : i < n}|.
+        0-dim floating-point tensor with an integer value between 1 and n, |{bits of row i : i < n}|, or NaN.
 
     Source:
         This project's own; the hash is linear with the multipliers of SplitMix64 (G. Steele, D. Lea and C. Flood,
@@ -33,7 +32,7 @@ def distinct_rows(rows: Tensor) -> Tensor:
     bits = checked(rows, 1).detach().view(_INTEGERS[rows.element_size()])
     bits = bits.unsqueeze(-1) if bits.ndim < 2 else bits
     first = bits[(0,) * bits.ndim]
-    if not is_true(first == first):  # an accelerator's values, and those under vmap, are not at hand
+    if not is_true(first == first):  # on an accelerator or under vmap
         return _distinct_by_order(bits)
     return torch.tensor(_distinct_by_value(bits), dtype=wide(bits.device))
 
@@ -50,9 +49,9 @@ def _distinct_by_value(bits: Tensor) -> int:
 
 
 def hash_rows(bits: Tensor) -> Tensor:
-    """One 64-bit integer per row: a linear combination modulo 2^64, the same in whatever order it is added up.
+    """Return one 64-bit hash per row: a linear combination modulo 2^64, independent of the order of summation.
 
-    The shift folds high bits onto low ones, since a high bit times a multiplier has little to tell rows apart.
+    The shift folds high bits onto low ones: a high bit times a multiplier reaches few bits of the hash.
     """
     half = 4 * bits.element_size()
     multipliers = _multipliers(bits[0].numel(), bits.device).view(bits.shape[1:])
@@ -69,7 +68,7 @@ def _multipliers(count: int, device: torch.device) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Integers to unrelated odd ones (the finaliser of SplitMix64, with arithmetic shifts)."""
+    """Mix integers into odd ones (the finaliser of SplitMix64, with arithmetic shifts)."""
     x = x * -7046029254386353131
     x = (x ^ (x >> 30)) * -4658895280553007687
     x = (x ^ (x >> 27)) * -7723592293110705685
@@ -77,7 +76,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _distinct_by_order(bits: Tensor) -> Tensor:
-    """Count where neighbours in the order of the hash differ; nothing here waits for the device."""
+    """Sort rows by hash and count where neighbours differ, without a synchronisation."""
     keys, order = hash_rows(bits).sort()
     same_key = keys[1:] == keys[:-1]
     rows_at_once = max(1, max(CHUNK_ELEMENTS, bits.numel() // DEVICE_CHUNKS) // bits[0].numel())

@@ -1,4 +1,4 @@
-"""What happens to a signal on its way through a network."""
+"""Signal propagation: mean squares, and cosines between inputs."""
 
 import torch
 from torch import Tensor
@@ -13,11 +13,11 @@ from symbreak.callbacks.functional._numerics import (
     wide,
 )
 
-SAFE_NORMS = (1e-6, 1e15)  # of a row, between which float32 neither loses nor overflows a square that matters
+SAFE_NORMS = (1e-6, 1e15)  # norms of a row for which no significant square under- or overflows in float32
 
 
 def mean_square(x: Tensor) -> Tensor:
-    """Mean of x^2 over all entries, (1 / n) sum_i x_i^2, in float64.
+    """Return the mean of x^2 over all entries, (1 / n) sum_i x_i^2, in float64.
 
     Args:
         x: any shape, any floating-point dtype.
@@ -38,16 +38,16 @@ def mean_square(x: Tensor) -> Tensor:
 
 
 def input_cosine(features: Tensor) -> Tensor:
-    """Mean cosine between the features of different inputs: 1 where a layer no longer tells its inputs apart.
+    """Return the mean cosine between the features of different inputs: 1 if all inputs give the same direction.
 
-    With unit vectors z_i the mean over pairs is (||sum z_i||^2 - n) / (n (n - 1)). Features that are all zero have
-    cosine 0 with everything.
+    The mean over pairs is (||sum z_i||^2 - n) / (n (n - 1)), with z_i the features scaled to unit norm. All-zero
+    features have cosine 0 with all others.
 
     Args:
         features: (N, ...), N inputs.
 
     Returns:
-        0-dim tensor in [-1, 1]; NaN for a single input, which has no pair.
+        0-dim tensor in [-1, 1]; NaN for a single input.
 
     Source:
         The correlation between two inputs in B. Poole et al., NeurIPS 2016, as a mean over a batch.
@@ -68,6 +68,6 @@ def direction_sum(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cosine_of_sum(total: Tensor, present: Tensor, count: Tensor) -> Tensor:
-    """Mean cosine over pairs of ``count`` unit vectors, of which ``present`` are not zero, from their sum (D,)."""
+    """Return the mean cosine over pairs of ``count`` unit vectors, ``present`` of them nonzero, from their sum (D,)."""
     cosine = ((total.square().sum() - present) / (count * (count - 1))).clamp(-1, 1)
     return torch.where(count > 1, cosine, torch.nan)

@@ -1,4 +1,4 @@
-"""How many directions a matrix uses."""
+"""Singular values and ranks of a matrix."""
 
 import torch
 from torch import Tensor
@@ -7,17 +7,17 @@ from symbreak.callbacks.functional._numerics import at_least_single, checked, ch
 
 
 def singular_values(matrix: Tensor) -> Tensor:
-    """Singular values, largest first, from the smaller of the two Gram matrices in float64.
+    """Return the singular values, largest first, from the smaller of the two Gram matrices in float64.
 
-    The Gram matrix costs O(P Q min(P, Q)) and holds min(P, Q)^2 numbers. It resolves values down to about 1e-7 of the
-    largest; what lies below its own rounding error is returned as 0, so that a matrix of rank one has rank one.
-    A matrix with NaN or infinite entries has NaN for singular values.
+    The Gram matrix costs O(P Q min(P, Q)) time and holds min(P, Q)^2 numbers. It resolves singular values down to about
+    1e-7 of the largest. Values below its rounding error are returned as 0, so that a matrix of rank one has rank one.
+    A matrix with NaN or infinite entries gives NaN.
 
     Args:
         matrix: (P, Q), any floating-point dtype.
 
     Returns:
-        (min(P, Q),) values up to a common factor, a power of two that keeps everything in range.
+        (min(P, Q),) values, all scaled by one power of two that prevents overflow.
 
     Raises:
         ValueError: if ``matrix`` is not two-dimensional.
@@ -31,14 +31,14 @@ def singular_values(matrix: Tensor) -> Tensor:
     for part in chunks(x, dim=1):
         part = (at_least_single(part) * scale).to(gram.dtype)
         gram = gram + part @ part.T
-    finite = gram.isfinite().all()  # a decomposition would raise an error on NaN
+    finite = gram.isfinite().all()  # eigvalsh raises on NaN
     squares = torch.linalg.eigvalsh(torch.where(finite, gram, 0)).flip(0)
     noise = squares[:1] * len(squares) * torch.finfo(squares.dtype).eps
     return torch.where(finite, torch.where(squares <= noise, 0, squares).sqrt(), torch.nan)
 
 
 def effective_rank(matrix: Tensor) -> Tensor:
-    """exp(-sum p ln p) with p the singular values divided by their sum; 0 for a zero matrix.
+    """Return exp(-sum p ln p) with p the singular values divided by their sum; 0 for a zero matrix.
 
     Source: O. Roy and M. Vetterli, "The effective rank", EUSIPCO 2007.
 
@@ -52,7 +52,7 @@ def effective_rank(matrix: Tensor) -> Tensor:
 
 
 def stable_rank(matrix: Tensor) -> Tensor:
-    """||W||_F^2 / ||W||_2^2; 0 for a zero matrix.
+    """Return ||W||_F^2 / ||W||_2^2; 0 for a zero matrix.
 
     Source: M. Rudelson and R. Vershynin, "Sampling from large matrices", J. ACM 54(4), 2007.
 
@@ -72,7 +72,7 @@ def numerical_rank(matrix: Tensor, tol: float = 1e-4) -> Tensor:
 
     Args:
         matrix: (P, Q).
-        tol: relative threshold, at least 1e-6 to stand above the rounding of the Gram matrix.
+        tol: relative threshold, at least 1e-6 to exceed the rounding error of the Gram matrix.
 
     Returns:
         0-dim tensor between 1 and min(P, Q), or 0.

@@ -1,4 +1,4 @@
-"""How far identical channels have drifted apart."""
+"""Distance between initially identical channels, and its growth rate."""
 
 import math
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from symbreak.callbacks.functional._numerics import (
 
 
 class Growth(NamedTuple):
-    """An exponential fit: ``rate`` in 1/step, ``r2`` the explained share of the variance of the logarithm."""
+    """An exponential fit: ``rate`` in 1/step, ``r2`` the coefficient of determination of the logarithm."""
 
     rate: float
     r2: float
 
 
 def asymmetry(x: Tensor, dim: int = 0) -> Tensor:
-    """Root-mean-square distance of the slices along ``dim`` from their mean, relative to their root-mean-square norm.
+    """Return the rms distance of the slices along ``dim`` from their mean, relative to their rms norm.
 
-    sqrt(sum_c ||x_c - mean_c x||^2) / ||x||. Slice 0 is subtracted before anything else, so that bitwise equal slices
-    give exactly 0 and no rounding floor.
+    sqrt(sum_c ||x_c - mean_c x||^2) / ||x||. Slice 0 is subtracted first, so that bitwise equal slices give exactly 0
+    without rounding error.
 
     Args:
         x: a weight (``dim`` 0: filters) or the output of a layer (``dim`` its channel axis).
@@ -54,7 +54,7 @@ def scaled_sums(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     x, one = checked(x, 1).detach(), torch.ones((), dtype=wide(x.device), device=x.device)
     spread, square = _sums(x, dim, None) if x.device.type == "cpu" else (one, one.new_zeros(()))
     safe = is_true((square > SAFE_SQUARES[0]) & (square < SAFE_SQUARES[1]))
-    if safe or (is_true(square == 0) and is_true(~x.any())):  # a CPU looks for a scale where it has to alone
+    if safe or (is_true(square == 0) and is_true(~x.any())):  # the CPU rescales only if necessary
         return spread, square, one
     scale = power_of_two_scale(x)
     return *_sums(x, dim, scale), scale.to(one.dtype)
@@ -66,7 +66,7 @@ def _sums(x: Tensor, dim: int, scale: Tensor | None) -> tuple[Tensor, Tensor]:
     shift = torch.zeros_like(first, dtype=wide(x.device))
     square = spread = shift.new_zeros(())
     one = first.reshape(-1)[0]
-    reuse, buffer = is_true(one == one), None  # under vmap, which knows no value, no memory can be given
+    reuse, buffer = is_true(one == one), None  # vmap does not support out=
     for part in chunks(x, dim):
         values = at_least_single(part).contiguous()
         values = values if scale is None else values * scale
@@ -83,20 +83,20 @@ def _sums(x: Tensor, dim: int, scale: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def growth(steps: Sequence[float], values: Sequence[float], low: float = 1e-6, high: float = 1e-2) -> Growth | None:
-    """Slope of ln(value) against the step over the last rise from ``low`` (or its floor) to ``high``.
+    """Return the slope of ln(value) against the step over the last rise from ``low`` (or its minimum) to ``high``.
 
-    The last rise ends at the last measurement that passed ``high`` from below. It begins after the last value under
-    ``low`` before it or, where there is none, at the smallest value since the previous time above ``high``.
+    The last rise ends at the last measurement that crossed ``high`` from below. It begins after the last preceding
+    value below ``low``; without one, at the smallest value since the measurements were last above ``high``.
 
     Args:
         steps: steps of the measurements, increasing.
-        values: non-negative measurements, as many.
-        low: where a rise begins.
-        high: where it ends.
+        values: non-negative measurements, one per step.
+        low: value at which a rise begins.
+        high: value at which a rise ends.
 
     Returns:
-        The least-squares fit over the values of the rise up to ``high``, or None where fewer than three lie there: with
-        y = ln(value), rate = sum (t - mean t) (y - mean y) / sum (t - mean t)^2, and r2 its squared correlation.
+        The least-squares fit over the values of the rise up to ``high``, or None if there are fewer than three. With
+        y = ln(value), rate = sum (t - mean t) (y - mean y) / sum (t - mean t)^2, and r2 is the squared correlation.
 
     Source:
         This project's own, on ordinary least squares.

@@ -1,4 +1,4 @@
-"""Sets of interchangeable units, and how each kind of layer adds its weights to them."""
+"""Sets of interchangeable units, and the weights that each type of layer adds to them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 LOW_RANK = (("down", "up"), ("lora_A", "lora_B"))
 OPEN = "open"
-"""A tensor whose last use is unknown, such as a network's input."""
+"""A tensor without tracked units, such as a network's input."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Part:
 
     Attributes:
         names: name of the tensor, or of one tensor per unit.
-        shape: shape of the tensor in which units have an axis of their own; empty for one tensor per unit.
-        axis: that axis.
+        shape: shape to view the tensor in, with one axis that indexes units; empty for one tensor per unit.
+        axis: the axis that indexes units.
     """
 
     names: tuple[str, ...]
@@ -38,15 +38,15 @@ class Part:
 
 @dataclass
 class Units:
-    """A set of units that a permutation may exchange without changing the function.
+    """A set of units that can be permuted without changing the network's function.
 
     Attributes:
-        name: layer that computes them.
+        name: layer that computes the units.
         kind: ``channels``, ``neurons``, ``heads``, ``experts`` or ``ranks``.
         count: number of units.
-        incoming: what they compute with: weights, biases, normalisation.
-        outgoing: how they are used: columns of the next layers, or rows of a router.
-        open: whether they are used in a way that was not followed, or are the network's output.
+        incoming: incoming weights, biases and normalisation parameters.
+        outgoing: outgoing weights: columns of the next layers, or rows of a router.
+        open: whether a use of the units could not be traced, or the units are the network's output.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Units:
         return self.merged.root() if self.merged else self
 
     def merge(self, other: "Units") -> "Units":
-        """Unite two sets whose units are added up one by one."""
+        """Merge two sets whose units are added elementwise."""
         a, b = self.root(), other.root()
         if a is not b:
             a.incoming += b.incoming
@@ -73,12 +73,12 @@ class Units:
 
 
 def known(module: nn.Module) -> bool:
-    """Return whether a module is an attention, a mixture of experts or an adapter, by type or names."""
+    """Return whether a module is an attention, a mixture of experts or an adapter, by its type or child names."""
     return isinstance(module, nn.MultiheadAttention) or bool(_heads(module) or _router(module) or _low_rank(module))
 
 
 def _heads(module: nn.Module) -> int:
-    complete = all(isinstance(getattr(module, name, None), nn.Linear) for name in PROJECTIONS)  # none with an adapter
+    complete = all(isinstance(getattr(module, name, None), nn.Linear) for name in PROJECTIONS)  # false with an adapter
     return int(getattr(module, "num_heads", 0)) if complete else 0
 
 
@@ -99,13 +99,13 @@ def _low_rank(module: nn.Module) -> tuple[str, str] | None:
 
 
 def close(value: Any) -> None:
-    """Mark units as used in a way that is not followed."""
+    """Mark the units in a value as used in a way that is not traced."""
     if isinstance(value, Units):
         value.root().open = True
 
 
 class UnitLayers:
-    """Units of every layer seen so far.
+    """The units of all layers traced so far.
 
     Args:
         follow: returns the units of a module's output, given the module, its name and the units of its inputs.
@@ -116,7 +116,7 @@ class UnitLayers:
         self.follow = follow
 
     def output(self, module: nn.Module, name: str, inputs: list[Any]) -> Any:
-        """Return the units of a layer's output; NotImplemented for a module made of others."""
+        """Return the units of a layer's output; NotImplemented for a module with children."""
         source = inputs[0] if inputs else OPEN
         if isinstance(module, nn.MultiheadAttention) or _heads(module):
             return self._attention(module, name, inputs)
@@ -141,7 +141,7 @@ class UnitLayers:
                         source.root().incoming.append(_part(parameter, join(name, key), 0))
             return source
         if all(parameter.numel() == 1 for parameter in module.parameters()):
-            return source  # a trainable scalar treats all units alike
+            return source  # a trainable scalar acts equally on all units
         if list(module.children()):
             return NotImplemented
         close(source)
@@ -201,7 +201,7 @@ class UnitLayers:
 
 
 def _projections(module: Any) -> Iterator[tuple[str, Tensor, int]]:
-    """Names, tensors and number of stacked projections of an attention's inputs, weights then biases."""
+    """Yield name, tensor and number of stacked projections of an attention's inputs, weights before biases."""
     names = dict(module.named_parameters())
     if "in_proj_weight" in names:
         yield "in_proj_weight", names["in_proj_weight"], 3
@@ -218,7 +218,7 @@ def _part(tensor: Tensor, name: str, axis: int) -> Part:
 
 
 def _consume(source: Any, weight: Tensor, name: str, axis: int) -> None:
-    """Record the columns of a weight that read the units; flattened maps have several columns per unit."""
+    """Record the columns of a weight that read the units; flattened feature maps have several columns per unit."""
     if not isinstance(source, Units):
         return
     units, size = source.root(), weight.shape[axis]
@@ -230,5 +230,5 @@ def _consume(source: Any, weight: Tensor, name: str, axis: int) -> None:
 
 
 def join(prefix: str, name: str) -> str:
-    """Return a dotted name."""
+    """Join a prefix and a name with a dot."""
     return f"{prefix}.{name}" if prefix else name

@@ -1,4 +1,4 @@
-"""Which units of a network are interchangeable: channels, neurons, heads, experts and ranks, with their weights."""
+"""Find the interchangeable units of a network (channels, neurons, heads, experts, ranks) and their weights."""
 
 import operator
 from typing import Any
@@ -11,14 +11,14 @@ MIXING = {"matmul", "bmm", "einsum", "scaled_dot_product_attention", "mm", "badd
 
 
 def find_units(module: nn.Module) -> list[Units]:
-    """Return the sets of interchangeable units of a network, with the places of their weights.
+    """Return the sets of interchangeable units of a network, with their incoming and outgoing weights.
 
-    The network is traced with torch.fx. Channels that meet in an addition (a residual stream) are one set: its units
-    are computed by all layers that write to it. Attention with the children ``q_proj``, ``k_proj``, ``v_proj``,
-    ``out_proj`` and an attribute ``num_heads`` (or torch's MultiheadAttention), mixtures with the children ``experts``
-    and ``router`` or ``gate``, and adapters with ``down`` and ``up`` or ``lora_A`` and ``lora_B`` are known by these
-    names. A module that cannot be traced is followed child by child, and what leaves a child is left out, as are the
-    outputs of the network.
+    The network is traced with torch.fx. Channels joined by an addition (a residual stream) form one set: its units
+    are computed by all layers that write to it. Three kinds of module are recognised by names: attention with the
+    children ``q_proj``, ``k_proj``, ``v_proj``, ``out_proj`` and an attribute ``num_heads`` (or torch's
+    MultiheadAttention), mixtures with the children ``experts`` and ``router`` or ``gate``, and adapters with ``down``
+    and ``up`` or ``lora_A`` and ``lora_B``. A module that cannot be traced is searched child by child. The outputs of
+    its children and of the network are left out.
     """
     search = _Search()
     close(search.follow(module, "", [OPEN]))
@@ -32,7 +32,7 @@ class _UnitTracer(fx.Tracer):
 
 
 class _Search:
-    """Follow the channels of every tensor through a network."""
+    """Track the units of every tensor through a network."""
 
     def __init__(self) -> None:
         self.layers = UnitLayers(self.follow)
@@ -44,7 +44,7 @@ class _Search:
             return result
         try:
             graph = _UnitTracer().trace(module)
-        except Exception:  # whatever a forward does that fx cannot record
+        except Exception:  # fx raises many types of error
             for value in inputs:
                 close(value)
             for child_name, child in module.named_children():

@@ -1,4 +1,4 @@
-"""Forward, backward and kernel correlation of one weight together, at the price of few passes over it."""
+"""Compute forward, backward and kernel correlation of one weight together, in few passes over it."""
 
 from collections.abc import Iterable
 from functools import partial, reduce
@@ -10,7 +10,7 @@ from torch import Tensor
 from symbreak.callbacks.functional._numerics import at_least_single, checked, chunks, is_true, power_of_two_scale, wide
 from symbreak.callbacks.functional.correlation import backward_correlation, forward_correlation, mean_from_unit_sum
 
-SAFE = (1e-24, 1e24)  # sums of squares of a kernel between which no product leaves the range of float32
+SAFE = (1e-24, 1e24)  # sums of squares of a kernel for which no product under- or overflows in float32
 CANCELLATION = 2  # largest mean of sum x^2 / sum (x - mean)^2 for which kernels need no shift
 
 
@@ -23,21 +23,21 @@ class WeightCorrelations(NamedTuple):
 
 
 def weight_correlations(weight: Tensor) -> WeightCorrelations:
-    """Forward, backward and kernel correlation of one weight from shared passes over it.
+    """Return forward, backward and kernel correlation of one weight from shared passes over it.
 
-    Every kernel is summed once: filters, inputs and kernels get their means and norms from those sums. Where kernels
-    vary about 0, as a CPU can see, the sums of the unit rows are products with the weight as it is. Otherwise
-    all is taken relative to a number of each row, so that nearly constant rows lose no digits and constant ones give an
-    exact 0. Memory beyond the weight: a few chunks and O(C_in).
+    Every kernel is summed once; the means and norms of filters, inputs and kernels follow from those sums. On a CPU,
+    if kernel means are small relative to the spreads, the sums of the unit rows are products with the unshifted weight.
+    Otherwise a shift is subtracted from each row first, so that nearly constant rows keep their precision and constant
+    rows give exactly 0. Extra memory: a few chunks and O(C_in).
 
-    Kernels whose entries differ by less than 1e-19 of their filter's largest entry count as constant here, and inputs
-    whose weights are below 1e-17 of the layer's largest lose digits.
+    Kernels whose entries differ by less than 1e-19 of their filter's largest entry count as constant. Inputs whose
+    weights are below 1e-17 of the layer's largest lose precision.
 
     Args:
         weight: (C_out, C_in, ...).
 
     Returns:
-        The same three numbers as the single functions.
+        The values of `forward_correlation`, `backward_correlation` and `kernel_correlation`.
     """
     if checked(weight, 2)[0, 0].numel() == 1:
         forward = forward_correlation(weight)
@@ -48,7 +48,7 @@ def weight_correlations(weight: Tensor) -> WeightCorrelations:
 
 
 def _from_products(w: Tensor) -> WeightCorrelations | None:
-    """Return the correlations of kernels (C_out, C_in, K), if none of them is nearly constant or of extreme size."""
+    """Return the correlations of kernels (C_out, C_in, K), or None if one is nearly constant or of extreme size."""
     if w.device.type != "cpu" or w.dtype not in (torch.float32, torch.float64):
         return None
     (filters, inputs, taps), ones = w.shape, w.new_ones(w.shape[2])
@@ -62,7 +62,7 @@ def _from_products(w: Tensor) -> WeightCorrelations | None:
         square = (values.mul_(values).flatten(0, 1) @ ones).view(part.shape[:2])
         mean = (rows @ (ones / taps)).view(part.shape[:2])
         spread = torch.addcmul(square, mean, mean, value=-taps)
-        inverse = spread.rsqrt()  # not a number where rounding has left less than nothing
+        inverse = spread.rsqrt()  # NaN if rounding made the spread negative
         (low, high), growth = square.aminmax(), torch.dot((square * inverse).flatten(), inverse.flatten())
         if not is_true((low > SAFE[0]) & (high < SAFE[1]) & (growth <= CANCELLATION * square.numel())):
             return None
@@ -82,9 +82,9 @@ def _from_products(w: Tensor) -> WeightCorrelations | None:
 
 
 def _from_differences(w: Tensor) -> WeightCorrelations:
-    """Return the correlations of any kernels (C_out, C_in, K)."""
+    """Return the correlations of arbitrary kernels (C_out, C_in, K)."""
     filters, inputs, taps = w.shape
-    if is_true(~w.any()):  # as branches are where training begins
+    if is_true(~w.any()):  # zero-initialised residual branches
         return WeightCorrelations(*torch.ones(3, dtype=wide(w.device)))
     scales, base = power_of_two_scale(w.flatten(1), dim=1), w[0, :, 0]
     unit = scales.amin().to(wide(w.device))
@@ -101,7 +101,7 @@ def _from_differences(w: Tensor) -> WeightCorrelations:
 
 
 class _Sums(NamedTuple):
-    """What the first pass adds up over the filters. Inputs are in units of the layer's scale, less the base."""
+    """Sums over the filters from the first pass; input sums are in the layer's scale, with the base subtracted."""
 
     kernels: Tensor  # (K,) sum of the unit kernels
     filters: Tensor  # (I, K) sum of the unit filters
@@ -116,12 +116,12 @@ def _total(parts: Iterable[_Sums]) -> _Sums:
 
 
 def _inverse_root(square: Tensor) -> Tensor:
-    """1 / sqrt(square), and 0 for 0."""
+    """Return 1 / sqrt(square), or 0 for 0."""
     return square.clamp(min=0).rsqrt_().nan_to_num_(nan=torch.nan, posinf=0)
 
 
 def _first_pass(part: Tensor, scale: Tensor, base: Tensor, unit: Tensor) -> _Sums:
-    """Return sums over some filters (o, I, K), each multiplied by a power of two (o, 1) into [-1, 1]."""
+    """Return sums over some filters (o, I, K), each scaled into [-1, 1] by a power of two (o, 1)."""
     taps, dtype = part.shape[2], unit.dtype
     rest, first, mean, square = _kernels(at_least_single(part) * scale[:, :, None])
     inverse = _inverse_root(square)
@@ -144,10 +144,10 @@ def _first_pass(part: Tensor, scale: Tensor, base: Tensor, unit: Tensor) -> _Sum
 
 
 def _kernels(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``x`` (o, I, K) less a number of each kernel, that number, and the kernels' means and squared spreads (o, I).
+    """Return ``x`` (o, I, K) minus a shift per kernel, the shifts, and the kernels' means and squared spreads (o, I).
 
-    The number is 0 if no kernel is nearly constant, which can be known where values are at hand; else it is the
-    kernel's first entry, so that a constant kernel becomes exactly 0 and a nearly constant one keeps its digits.
+    The shift is 0 if values are readable and no kernel is nearly constant. Otherwise it is the kernel's first entry, so
+    that a constant kernel becomes exactly 0 and a nearly constant one keeps its precision.
     """
     mean, square, spread = _moments(x)
     if is_true((spread > 0).all() & ((square / spread).mean() <= CANCELLATION)):
@@ -159,7 +159,7 @@ def _kernels(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, sum of squares and sum of squared distances from the mean of each kernel, (o, I) each."""
+    """Return mean, sum of squares and sum of squared distances from the mean of each kernel, (o, I) each."""
     taps = x.shape[2]
     rows, ones = x.flatten(0, 1), x.new_ones(taps)
     mean = (rows @ (ones / taps)).view_as(x[:, :, 0])
@@ -168,7 +168,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _columns(parts: list[Tensor], center: Tensor, inverse: Tensor) -> Tensor:
-    """||sum of the unit columns||^2, with the mean (I,) and the inverse norm (I,) of each."""
+    """Return ||sum of the unit columns||^2, given the mean (I,) and the inverse norm (I,) of each column."""
     taps, dtype = parts[0].shape[2], at_least_single(parts[0][:1, :1]).dtype
     near, factor = (x.to(dtype)[:, None].expand(-1, taps) for x in (center, inverse.clamp(max=torch.finfo(dtype).max)))
     rounding = (inverse * (near[:, 0] - center)).sum()

@@ -1,4 +1,4 @@
-"""Parts that are given to a trainer or a callback: strategy, checkpoint files, profilers, metrics, environment."""
+"""Components of trainers and callbacks: strategy, checkpoint files, profilers, metrics, environment."""
 
 from symbreak.callbacks.plugins.all_reduce import OrderedDDPStrategy, ordered_all_reduce, ordered_mean, ordered_sum
 from symbreak.callbacks.plugins.checkpoint_io import AtomicCheckpointIO

@@ -1,4 +1,4 @@
-"""Gradient reduction across processes that keeps identical channels identical."""
+"""All-reduce of gradients that keeps identical channels identical."""
 
 from datetime import timedelta
 from typing import Any
@@ -11,14 +11,14 @@ from torch._C._distributed_c10d import GradBucket
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
-# The name since torch 2.14; the older one warns there.
+# Renamed in torch 2.14, where the old name warns.
 _all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 
 
 def ordered_sum(rows: Tensor) -> Tensor:
     """Return ``((rows[0] + rows[1]) + rows[2]) + ...``, shape ``rows.shape[1:]``.
 
-    Unlike ``rows.sum(0)``, whose order is the kernel's own, every element goes through the same chain of roundings.
+    Every element is rounded in the same sequence, unlike in ``rows.sum(0)``, whose order depends on the kernel.
     """
     total = rows[0].clone()
     for row in rows[1:]:
@@ -30,10 +30,10 @@ def ordered_mean(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Futu
     r"""Average a flat tensor over the ranks of a group, every element in rank order.
 
     Rank r receives the r-th part of every rank's tensor, computes :math:`((g_0/N + g_1/N) + g_2/N) + \dots` and sends
-    the result to all: as many bytes as a ring, 2(N-1)/N of the tensor in and out of each rank.
+    the result to all ranks. The traffic equals that of a ring: 2(N-1)/N of the tensor in and out of each rank.
 
-    On CUDA the call returns before the exchanges are done. On a CPU it blocks: gloo matches collectives by the order in
-    which each process starts them, and a callback on one of its threads would leave that to chance.
+    On CUDA the call is asynchronous. On a CPU it blocks: gloo matches collectives by the order in which each process
+    starts them, and callbacks on its threads would start them in an arbitrary order.
 
     Args:
         tensor: Shape ``(n,)``, the same on every rank; not changed.
@@ -66,12 +66,12 @@ def ordered_mean(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Futu
 def ordered_all_reduce(state: dist.ProcessGroup | None, bucket: GradBucket) -> Future[Tensor]:
     """Average a bucket of gradients over the ranks in rank order: a DDP communication hook.
 
-    A ring all-reduce cuts the bucket into chunks and sums each one starting from another rank. From three ranks on,
-    equal addends in another order round differently, and filters that were bitwise equal part where a chunk ends.
-    :func:`ordered_mean` sums every element in one order. Over two ranks the result is the default's, bit for bit.
+    A ring all-reduce splits the bucket into chunks and sums each chunk starting from a different rank. With three or
+    more ranks, sums in different orders round differently, and bitwise equal filters diverge across a chunk boundary.
+    :func:`ordered_mean` sums every element in the same order. With two ranks the result equals the default bit for bit.
 
-    Lightning's ``DDPStrategy(ddp_comm_hook=...)`` registers a hook on CUDA devices only and ignores it silently
-    elsewhere; :class:`OrderedDDPStrategy` registers this one everywhere.
+    Lightning's ``DDPStrategy(ddp_comm_hook=...)`` registers a hook on CUDA devices only and silently ignores it on
+    others; :class:`OrderedDDPStrategy` registers this hook on all devices.
 
     Args:
         state: Process group of the ranks; None for all.
@@ -84,15 +84,15 @@ def ordered_all_reduce(state: dist.ProcessGroup | None, bucket: GradBucket) -> F
 
 
 class OrderedDDPStrategy(DDPStrategy):
-    """Lightning's DDP with :func:`ordered_all_reduce`, on GPUs (NCCL) and on CPU processes (gloo) alike.
+    """Lightning's DDP with :func:`ordered_all_reduce`, on GPUs (NCCL) and CPUs (gloo).
 
     Args:
-        process_group_backend: ``nccl``, ``gloo``, or None for the device's own.
+        process_group_backend: ``nccl``, ``gloo``, or None for the device's default.
         bucket_cap_mb: Size of a gradient bucket in MiB.
         find_unused_parameters: Whether parameters may stay without a gradient in a step.
-        gradient_as_bucket_view: Whether gradients are views of the buckets, which saves a copy of them.
+        gradient_as_bucket_view: Whether gradients are views of the buckets, which saves a copy.
         static_graph: Whether the same parameters are used in every step.
-        timeout: How long a process waits for the others; None for Lightning's default.
+        timeout: Timeout of collectives; None for Lightning's default.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class OrderedDDPStrategy(DDPStrategy):
         )
 
     def configure_ddp(self) -> None:
-        """Wrap the model, then register the hook."""
+        """Wrap the model in DDP and register the hook."""
         super().configure_ddp()
         assert isinstance(self.model, DistributedDataParallel)
         self.model.register_comm_hook(None, ordered_all_reduce)

@@ -1,4 +1,4 @@
-"""Checkpoint files that are whole or absent, and that say what is wrong with them when they cannot be read."""
+"""Write checkpoint files atomically, and report the reason when a file cannot be read."""
 
 import os
 from pathlib import Path
@@ -9,10 +9,10 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write a checkpoint beside its place and move it there; read it as plain values and tensors only."""
+    """Write a checkpoint to a temporary file and rename it; read plain values and tensors only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Save so that a process killed at any moment leaves the previous file, or the new one, whole."""
+        """Save atomically: a process killed at any moment leaves the complete previous or new file."""
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -30,7 +30,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Load a Lightning checkpoint, without unpickling objects unless `weights_only` is False.
 
         Raises:
-            FileNotFoundError: If there is no such file.
+            FileNotFoundError: If the file does not exist.
             ValueError: If the file is truncated, or not a Lightning checkpoint.
         """
         weights_only = True if weights_only is None else weights_only
@@ -38,7 +38,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             checkpoint = super().load_checkpoint(path, map_location, weights_only)
         except FileNotFoundError:
             raise
-        except Exception as error:  # foreign bytes make the reader raise almost anything
+        except Exception as error:  # invalid files raise many types of error
             reason = str(error).partition(". In PyTorch")[0].partition("\n")[0] or type(error).__name__
             raise ValueError(f"{path} is not a checkpoint, or it is truncated: {reason}") from error
         if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:

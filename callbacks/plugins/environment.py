@@ -1,4 +1,4 @@
-"""What a result depends on besides the code: libraries, drivers, devices, threads."""
+"""Versions of libraries and drivers, devices and thread counts, on which results depend."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _driver() -> str | None:
 
 
 def driver_version(line: str) -> str | None:
-    """Return the version in the first line of NVIDIA's report, which words it differently for open kernel modules."""
+    """Return the version in the first line of NVIDIA's report, whose format differs for open kernel modules."""
     found = re.search(r"\b\d+\.\d+(\.\d+)?\b", line)
     return found[0] if found else None
 
@@ -38,7 +38,7 @@ def _cpu() -> str:
 
 
 def environment() -> Facts:
-    """Return versions, devices and thread counts of this process; None where there is no such thing."""
+    """Return versions, devices and thread counts of this process; None for absent ones."""
     cuda = torch.cuda.is_available()
     nccl = torch.cuda.nccl.version() if cuda and torch.distributed.is_nccl_available() else None
     cudnn = torch.backends.cudnn.version() if cuda else None

@@ -1,7 +1,7 @@
 """Activation statistics as torchmetrics Metrics.
 
-Every state is additive (or a minimum or maximum), so that micro-batches and ranks together give the value of one device
-over all the data. ``update`` takes the output of a layer; nothing waits for the device before ``compute``.
+Every state is additive (or a minimum or maximum), so that values over micro-batches and ranks equal those of one device
+on all data. ``update`` takes the output of a layer. Only ``compute`` may synchronise with the device.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from symbreak.callbacks.functional.symmetry import scaled_sums
 
 
 class MeanSquare(Metric):
-    """Mean of x^2 over all entries: ``functional.mean_square`` of all data."""
+    """Mean of x^2 over all entries: ``functional.mean_square`` over all data."""
 
     full_state_update = False
     total: Tensor
@@ -38,7 +38,7 @@ class MeanSquare(Metric):
 
 
 class InputCosine(Metric):
-    """Mean cosine between the features of different inputs, ``functional.input_cosine`` of all data."""
+    """Mean cosine between the features of different inputs: ``functional.input_cosine`` over all data."""
 
     full_state_update = False
     total: Tensor
@@ -52,23 +52,23 @@ class InputCosine(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, features: Tensor) -> None:
-        """Add the features (N, ...) of N inputs; all further ones must have the same shape per input."""
+        """Add the features (N, ...) of N inputs; the shape per input must not change between updates."""
         total, present = direction_sum(features)
         self.total = self.total + total
         self.present = self.present + present
         self.count = self.count + len(features)
 
     def compute(self) -> Tensor:
-        """Return the mean over pairs of all inputs so far; NaN for fewer than two."""
+        """Return the mean over all pairs of inputs so far; NaN for fewer than two inputs."""
         return cosine_of_sum(self.total, self.present, self.count)
 
 
 class FeatureAsymmetry(Metric):
-    """Asymmetry of the channels: ``functional.asymmetry`` of all data.
+    """Asymmetry of the channels: ``functional.asymmetry`` over all data.
 
     Args:
         dim: the axis of the channels.
-        kwargs: what every torchmetrics Metric takes.
+        kwargs: arguments of torchmetrics' Metric.
     """
 
     full_state_update = False
@@ -93,13 +93,13 @@ class FeatureAsymmetry(Metric):
 
 
 class FeatureCorrelation(Metric):
-    """Mean absolute correlation over pairs of channels, ``functional.feature_correlation`` of all data.
+    """Mean absolute correlation over pairs of channels: ``functional.feature_correlation`` over all data.
 
-    The states are the moments of the channels, (C,) and (C, C), and their ranges, which tell constant channels apart.
+    The states are the moments of the channels, (C,) and (C, C), and their ranges, which identify constant channels.
 
     Args:
         dim: the axis of the channels.
-        kwargs: what every torchmetrics Metric takes.
+        kwargs: arguments of torchmetrics' Metric.
     """
 
     full_state_update = False
@@ -119,7 +119,7 @@ class FeatureCorrelation(Metric):
         self.add_state("high", torch.tensor(-torch.inf), dist_reduce_fx="max")
 
     def update(self, features: Tensor) -> None:
-        """Add the output of a layer; all further ones must have as many channels."""
+        """Add the output of a layer; the number of channels must not change between updates."""
         rows = features.detach().movedim(self.dim, 0).flatten(1).to(wide(features.device))
         self.count = self.count + rows.shape[1]
         self.total = self.total + rows.sum(1)

@@ -1,4 +1,4 @@
-"""Profilers that receive what Lightning reports, act on it and pass it on to the trainer's own profiler."""
+"""Profilers that wrap the trainer's profiler: they act on Lightning's calls and forward them."""
 
 import time
 from collections import defaultdict
@@ -12,10 +12,10 @@ SHARES = ("data", "forward", "backward", "optimizer", "callbacks", "logging", "o
 
 
 class Listener(Profiler):
-    """Passes everything on to another profiler; a subclass listens to some of it.
+    """Forward every call to another profiler; a subclass acts on some of them.
 
     Args:
-        inner: The profiler whose place it takes.
+        inner: The wrapped profiler.
     """
 
     def __init__(self, inner: Profiler) -> None:
@@ -23,31 +23,31 @@ class Listener(Profiler):
         self.inner = inner
 
     def start(self, action_name: str) -> None:
-        """Pass on."""
+        """Forward the action."""
         self.inner.start(action_name)
 
     def stop(self, action_name: str) -> None:
-        """Pass on."""
+        """Forward the action."""
         self.inner.stop(action_name)
 
     def describe(self) -> None:
-        """Pass on."""
+        """Forward the action."""
         self.inner.describe()
 
     def teardown(self, stage: str | None) -> None:
-        """Pass on."""
+        """Forward the action."""
         self.inner.teardown(stage)
 
 
 class FetchListener(Listener):
-    """Calls a function before each training batch is fetched.
+    """Call a function before each training batch is fetched.
 
-    This is the only moment between two training steps that Lightning announces: everything of the last step is done,
-    validation, schedulers and logging included, and nothing of the next has begun.
+    Lightning offers no other hook between two training steps: the previous step is complete, including validation,
+    schedulers and logging, and the next has not begun.
 
     Args:
-        inner: The trainer's own profiler, to which the call is announced as a callback's.
-        before_fetch: What is called.
+        inner: The wrapped profiler, in which the call appears as a callback's.
+        before_fetch: Function to call.
     """
 
     FETCH = "[_TrainingEpochLoop].train_dataloader_next"
@@ -58,19 +58,19 @@ class FetchListener(Listener):
         self.before_fetch = before_fetch
 
     def start(self, action_name: str) -> None:
-        """Pass on, after the call where a training batch is about to be fetched."""
+        """Call the function if a training batch is about to be fetched, then forward the action."""
         if action_name == self.FETCH:
             with self.inner.profile(self.CALL):
                 self.before_fetch()
         self.inner.start(action_name)
 
     def profile(self, action_name: str) -> Any:
-        """Pass on: fetching is announced by `start`, never by this."""
+        """Forward the action: Lightning reports fetches by `start` only."""
         return self.inner.profile(action_name)
 
 
 def remove_listener(trainer: Any, listener: Listener) -> None:
-    """Take a listener out of the trainer's chain of profilers, wherever in it; do nothing if it is not there."""
+    """Remove a listener from any position in the trainer's chain of profilers; do nothing if it is absent."""
     if trainer.profiler is listener:
         trainer.profiler = listener.inner
     outer = trainer.profiler
@@ -82,7 +82,7 @@ def remove_listener(trainer: Any, listener: Listener) -> None:
 
 @cache
 def share_of(action: str) -> str | None:
-    """Which of `SHARES` an action of Lightning's profiler belongs to; None for that of the action around it."""
+    """Return the entry of `SHARES` for a profiler action, or None to inherit the enclosing action's share."""
     if action.startswith("[Callback]"):
         return "callbacks"
     if action.endswith((".train_dataloader_next", "_batch_transfer", ".batch_to_device", ".transfer_batch_to_device")):
@@ -97,13 +97,13 @@ def share_of(action: str) -> str | None:
 
 
 class Stopwatch(Listener):
-    """Adds up where the time goes: each moment belongs to the innermost action that has a share.
+    """Sum the time of each share; time counts for the innermost action that has a share.
 
-    After the last hook of a batch until the next one is fetched, Lightning hands metrics to the loggers; that time
-    counts as logging. Nothing is counted while it is paused.
+    Between the last hook of a batch and the next fetch, Lightning passes metrics to the loggers; that time counts as
+    logging. Paused time is not counted.
 
     Args:
-        inner: The profiler whose place it takes, to which all actions are passed on.
+        inner: The wrapped profiler, to which all actions are forwarded.
     """
 
     def __init__(self, inner: Profiler) -> None:
@@ -115,14 +115,14 @@ class Stopwatch(Listener):
         self._last = time.perf_counter()
 
     def start(self, action_name: str) -> None:
-        """Count from now on for this action."""
+        """Count time for this action from now on."""
         self._count()
         self._stack.append(share_of(action_name) or self._stack[-1])
         if self.passes_on:
             self.inner.start(action_name)
 
     def stop(self, action_name: str) -> None:
-        """Count from now on for the action around this one."""
+        """Count time for the enclosing action from now on."""
         if self.passes_on:
             self.inner.stop(action_name)
         self._count()
@@ -139,7 +139,7 @@ class Stopwatch(Listener):
         return seconds
 
     def pause(self, paused: bool) -> None:
-        """Stop counting, or go on."""
+        """Pause or resume counting."""
         self._count()
         self.paused = paused
 

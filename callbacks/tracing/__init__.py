@@ -1,4 +1,4 @@
-"""Which operation makes identical channels different: a tracer on PyTorch's dispatch."""
+"""Find the operation that makes identical channels differ, with a PyTorch dispatch mode."""
 
 from symbreak.callbacks.tracing.tracer import trace
 from symbreak.callbacks.tracing.verdict import Change, Event, Trace

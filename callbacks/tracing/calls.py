@@ -1,4 +1,4 @@
-"""One call of an operation: its tensors by the names of its schema, and what it writes."""
+"""One call of an operation: its arguments by schema name, and the tensors that it writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch._ops import OpOverload
 
 _OVERWRITTEN = "zero_ fill_ copy_ bernoulli_ normal_ uniform_ random_ exponential_ geometric_ log_normal_ cauchy_"
 OVERWRITTEN = frozenset(_OVERWRITTEN.split())
-"""In-place operations whose result does not depend on what they overwrite."""
+"""In-place operations whose result does not depend on the overwritten values."""
 _STATISTICS = ("running_mean", "running_var")
 HIDDEN_WRITES: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "batch_norm_update_stats"), _STATISTICS
@@ -23,13 +23,13 @@ HIDDEN_WRITES: dict[str, tuple[str, ...]] = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Schema:
-    """What is needed of an operation's schema.
+    """The required parts of an operation's schema.
 
     Args:
-        name: Without namespace and overload.
-        arguments: Their names, in order.
-        written: Those that are written.
-        unread: Those that are written and not read.
+        name: Name without namespace and overload.
+        arguments: Names of the arguments, in order.
+        written: Arguments that are written.
+        unread: Arguments that are written and not read.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Call:
     Attributes:
         name: Name of the operation, such as `convolution_backward`.
         arguments: All given arguments by name.
-        inputs: Tensors that are read; None in place of another argument of a list.
+        inputs: Tensors that are read; None for entries of a list that are not tensors.
         written: Tensors that are written in place.
     """
 
@@ -88,22 +88,22 @@ class Call:
         ]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return an argument, or the default where it was not given."""
+        """Return an argument, or the default if it was not given."""
         return self.arguments.get(name, default)
 
     def is_random(self) -> bool:
-        """Whether the operation draws random numbers."""
+        """Return whether the operation draws random numbers."""
         return torch.Tag.nondeterministic_seeded in self.function.tags
 
     def outputs(self, result: Any) -> list[Tensor | None]:
-        """Return the tensors that the call made or changed: first the results, None where one was not wanted."""
+        """Return the tensors that the call created or changed: the results first, None if one was not requested."""
         results = list(result) if isinstance(result, (list, tuple)) else [] if result is None else [result]
         made = [tensor for each in results for tensor in (tensors_in(each) if each is not None else [None])]
         return made + [tensor for tensor in self.written if not any(tensor is other for other in made)]
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a value and in lists and dictionaries of them; only those with data and strides."""
+    """Yield the tensors with data and strides in a value and in nested lists and dictionaries."""
     if isinstance(value, Tensor):
         if value.layout is torch.strided and value.device.type != "meta":
             yield value

@@ -1,8 +1,9 @@
-"""Which slices of an operation's inputs determine a slice of its output.
+"""Claims: the input slices that determine each output slice of an operation.
 
-A rule returns, for each output, a claim: by output axis, the input slices that govern it. Two output slices must be
-equal if all that governs them is. An axis without an entry is not claimed: a spatial axis of a convolution, for
-example, whose slices see different neighbours. `CLASSES` marks an axis whose slices differ because of integer inputs.
+A rule returns one claim per output: a dictionary from output axis to the input slices that govern it. Two output slices
+must be equal if all input slices that govern them are equal. An axis without an entry is not claimed, such as a spatial
+axis of a convolution, whose slices have different neighbours. `CLASSES` marks an axis whose slices differ because of
+integer inputs.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Slices:
 
     Args:
         tensor: The input.
-        axis: Its axis.
-        repeat: Number of output slices that each one governs, one after the other.
+        axis: Axis of the input.
+        repeat: Number of consecutive output slices that each input slice governs.
     """
 
     tensor: Tensor
@@ -37,12 +38,12 @@ Rule = Callable[[Call, Sequence[Tensor | None]], list[Claim]]
 
 
 def slices(tensor: Tensor | None, axis: int) -> Governors:
-    """Return the slices of a tensor, or nothing where there is none."""
+    """Return the slices of a tensor, or an empty list for None."""
     return [] if tensor is None else [Slices(tensor, axis)]
 
 
 def groups_of(tensor: Tensor, axis: int, groups: int, outputs: int) -> Governors:
-    """Return each group of channels as one slice, which governs all channels of its group in the output."""
+    """Return each group of input channels as one slice, which governs all output channels of that group."""
     if groups == 1:
         return []
     grouped = tensor.unflatten(axis, (groups, -1))

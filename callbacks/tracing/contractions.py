@@ -11,7 +11,7 @@ from symbreak.callbacks.tracing.claims import CLASSES, Claim, Slices, groups_of,
 
 
 def convolution(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
-    """Claim output channels by their filters, their biases and, if grouped, the input channels of the group."""
+    """Claim output channels by their filters and biases and, if grouped, by the input channels of their group."""
     x, weight, bias, groups = (call.get(name) for name in ("input", "weight", "bias", "groups"))
     if call.get("transposed"):
         channels = [Slices(weight, 1), *slices(bias, 0)]
@@ -21,7 +21,7 @@ def convolution(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
 
 
 def convolution_backward(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
-    """Claim input gradients by the filters' columns, filter gradients by output gradients and inputs."""
+    """Claim input gradients by the filters' columns, and filter gradients by output gradients and inputs."""
     upstream, x, weight, groups = (call.get(name) for name in ("grad_output", "input", "weight", "groups"))
     samples = [Slices(upstream, 0)]
     bias: Claim = {0: [Slices(upstream, 1)]}
@@ -39,7 +39,7 @@ def convolution_backward(call: Call, out: Sequence[Tensor | None]) -> list[Claim
 
 
 def product(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
-    """Claim the rows of mm, addmm, bmm, baddbmm, mv by the first factor, columns by the second, batches by both."""
+    """Claim rows by the first factor, columns by the second and batches by both, for mm, addmm, bmm, baddbmm, mv."""
     addend = call.get("self") if call.name.startswith(("add", "badd")) else None
     a = call.get("mat1", call.get("batch1", call.get("mat", call.get("self"))))
     b = call.get("mat2", call.get("batch2", call.get("vec")))
@@ -75,7 +75,7 @@ def attention(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
 
 
 def attention_backward(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
-    """Claim tokens by what belongs to the same tokens, entries by the other factor's."""
+    """Claim tokens by the inputs of the same tokens, and entries by the entries of the other factor."""
     upstream = next(call.arguments[name] for name in ("grad_out", "grad_out_", "grad_output") if name in call.arguments)
     q, k, v, result = (call.arguments[name] for name in ("query", "key", "value", "out"))
     common: Claim = {axis: [Slices(t, axis) for t in (upstream, q, k, v, result)] for axis in (0, 1)}
@@ -88,7 +88,7 @@ def attention_backward(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
 
 
 def _is_positional(call: Call) -> bool:
-    """Whether tokens are treated by their positions."""
+    """Return whether the result depends on token positions."""
     masks = (call.get("attn_mask"), call.get("attn_bias"))
     return bool(call.get("is_causal")) or any(mask is not None for mask in masks)
 
@@ -100,13 +100,13 @@ def embedding(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
 
 
 def embedding_backward(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
-    """Claim columns by the upstream gradient; rows differ by how often their index occurs."""
+    """Claim columns by the upstream gradient; rows differ by the occurrences of their index."""
     upstream = call.arguments["grad_output"]
     return [{0: CLASSES, 1: [Slices(upstream, upstream.ndim - 1)]}]
 
 
 def loss_gradient(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
-    """Claim samples by their targets; classes differ by whose target they are."""
+    """Claim samples by their targets; classes differ by the samples that have them as target."""
     target = call.arguments["target"]
     x = call.arguments["self"]
     return [{0: [Slices(target, 0)], 1: CLASSES} if x.ndim > 1 else {0: CLASSES}]

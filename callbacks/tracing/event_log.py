@@ -1,4 +1,4 @@
-"""The events of a trace, named as they happen or when what they are about is known."""
+"""The events of a trace, named when they occur or once their tensor is identified."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from symbreak.callbacks.tracing.verdict import INITIAL, Event, Kind
 
 
 class EventLog:
-    """Numbers the events and names their tensors.
+    """Number the events and name their tensors.
 
     Args:
-        events: List that receives them.
-        places: Where the program is.
+        events: List to which events are appended.
+        places: Current place of execution, and names of tensors.
         first_step: Number of updates before the trace.
     """
 
@@ -57,21 +57,21 @@ class EventLog:
         return frozenset({event.number})
 
     def name_gradient(self, gradient: Tensor, name: str) -> None:
-        """Name the parameter in the events about a tensor that turns out to be its gradient."""
+        """Name the parameter in earlier events about a tensor that is now known to be its gradient."""
         for number in self._unnamed.pop(gradient.untyped_storage()._cdata, []):
             self._events[number] = replace(self._events[number], subject=name)
 
     def forget(self, tensor: Tensor) -> None:
-        """Take the memory of a tensor for another one's from now on."""
+        """Stop relating a tensor's storage to earlier events: another tensor uses it now."""
         self._unnamed.pop(tensor.untyped_storage()._cdata, None)
 
     def explain_classes(self, reached: dict[tuple[str, int], Causes]) -> set[tuple[str, int]]:
-        """Return the weights and axes that count classes, and let labels explain what reached these alone.
+        """Return the weights and axes that index classes, and attribute events that reached only these to labels.
 
-        Two classes that occur equally often have equal weights by chance; what tells them apart breaks no symmetry.
+        Two classes that occur equally often have equal weights by chance; a difference between them breaks no symmetry.
 
         Args:
-            reached: Causes by name of the weight and axis.
+            reached: Causes by weight name and axis.
         """
         heads = {key for key, causes in reached.items() if any(self._events[n].kind == "labels" for n in causes)}
         elsewhere = NOTHING.union(*(causes for key, causes in reached.items() if key not in heads))

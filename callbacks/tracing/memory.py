@@ -1,4 +1,4 @@
-"""What is known about each storage in use: partitions of the tensors in it, and the events that made them finer."""
+"""Records of all storages in use: partitions of their tensors, and the events that refined these partitions."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from symbreak.callbacks.tracing.partitions import Partition, partition
 
 Causes = frozenset[int]
-"""Numbers of the events because of which slices differ."""
+"""Numbers of the events that made slices differ."""
 NOTHING: Causes = frozenset()
 CLEAN_EVERY = 1000
 
 
 @dataclass
 class Record:
-    """One storage.
+    """The record of one storage.
 
     Args:
-        alive: Weak reference; while it is held, the storage's address is not used again.
+        alive: Weak reference, which prevents reuse of the storage's address.
         known: Whether a traced operation wrote the storage.
-        derived: What was computed from its values, such as partitions, by view of the storage.
-        causes: By stride and size of an axis, which a transposed or sliced view shares with its base.
-        written_in_part: The event of an operation that last wrote to a part of the storage.
+        derived: Cached results computed from the storage's values, such as partitions, by view of the storage.
+        causes: Causes by stride and size of an axis, which a transposed or sliced view shares with its base.
+        written_in_part: The event of the last operation that wrote a part of the storage.
         views: Offset, shape and stride of parts that operations wrote, such as the gradients in a flat bucket.
     """
 
@@ -39,7 +39,7 @@ class Record:
     views: set[tuple[int, torch.Size, tuple[int, ...]]] = field(default_factory=set)
 
     def causes_of(self, tensor: Tensor, axis: int) -> Causes:
-        """Return the causes of an axis; of a merged or split one, those of the axes that it overlaps."""
+        """Return the causes of an axis; for a merged or split axis, the causes of all axes that it overlaps."""
         stride, size = axis_key(tensor, axis)
         if (stride, size) in self.causes:
             return self.causes[stride, size] or self.written_in_part
@@ -53,7 +53,7 @@ class Record:
 
 
 class Memory:
-    """The records of all storages seen, those of freed storages removed from time to time."""
+    """The records of all storages seen; records of freed storages are removed periodically."""
 
     def __init__(self) -> None:
         self._records: dict[int, Record] = {}
@@ -70,11 +70,11 @@ class Memory:
         return found
 
     def partition(self, tensor: Tensor, axis: int) -> Partition:
-        """Return the partition along one axis, computed once after each write."""
+        """Return the partition along one axis, cached until the next write."""
         return self.derive(tensor, axis, lambda: partition(tensor, axis))
 
     def derive(self, tensor: Tensor, what: Hashable, compute: Callable[[], Any]) -> Any:
-        """Return what is computed from a tensor's values, once after each write to its storage."""
+        """Return a result computed from a tensor's values, cached until the next write to its storage."""
         derived = self.record(tensor).derived
         key = (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, what)
         if key not in derived:
@@ -82,11 +82,11 @@ class Memory:
         return derived[key]
 
     def write(self, tensor: Tensor, whole: bool) -> Record:
-        """Forget what a write has changed; return the record.
+        """Invalidate the record of a tensor's storage after a write, and return it.
 
         Args:
             tensor: The tensor written to.
-            whole: Whether nothing of the storage remains from before.
+            whole: Whether the write replaces the whole storage.
         """
         found = self.record(tensor)
         found.derived.clear()
@@ -103,7 +103,7 @@ class Memory:
 
 
 def is_partial(tensor: Tensor) -> bool:
-    """Whether a tensor is smaller than its storage."""
+    """Return whether a tensor is smaller than its storage."""
     return tensor.numel() * tensor.element_size() < tensor.untyped_storage().nbytes()
 
 

@@ -11,7 +11,7 @@ from symbreak.callbacks.tracing.claims import Claim, Slices, groups_of, slices
 
 
 def batch_norm(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
-    """Claim channels by the input's, by the parameters and by the running statistics."""
+    """Claim channels by the input channels, the parameters and the running statistics."""
     x = call.arguments["input"]
     stored = [s for name in ("running_mean", "running_var") for s in slices(call.get(name), 0)]
     channel = [Slices(x, 1), *stored]
@@ -32,14 +32,14 @@ def batch_norm_backward(call: Call, out: Sequence[Tensor | None]) -> list[Claim]
 
 
 def layer_norm(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
-    """Claim every axis by the input's, normalised ones by the parameters' too."""
+    """Claim every axis by that axis of the input, and normalised axes by the parameters too."""
     x = call.arguments["input"]
     affine = [call.get(name) for name in ("weight", "bias")]
     return [_normalised(call, [x], affine), *({axis: [Slices(x, axis)] for axis in range(x.ndim)} for _ in out[1:])]
 
 
 def layer_norm_backward(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
-    """Claim axes as forward, and the parameters' gradients by the gradients and inputs that they are sums of."""
+    """Claim axes as in forward, and the parameters' gradients by the gradients and inputs that are summed."""
     upstream, x = call.arguments["grad_out"], call.arguments["input"]
     leading = x.ndim - len(call.arguments["normalized_shape"])
     own: Claim = {axis - leading: [Slices(upstream, axis), Slices(x, axis)] for axis in range(leading, x.ndim)}
@@ -66,7 +66,7 @@ def group_norm(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
 
 
 def group_norm_backward(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
-    """Claim channels as forward, by the upstream gradients and the weights of the whole group too."""
+    """Claim channels as in forward, and also by the upstream gradients and weights of the whole group."""
     upstream, x, groups = (call.arguments[name] for name in ("grad_out", "input", "group"))
     channels = x.shape[1]
     own = [Slices(upstream, 1), Slices(x, 1)]
@@ -79,7 +79,7 @@ def group_norm_backward(call: Call, out: Sequence[Tensor | None]) -> list[Claim]
 
 
 def reduction(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
-    """Claim that the axes that remain are governed by themselves."""
+    """Claim each remaining axis by the same axis of the input."""
     x = call.get("self", call.get("input"))
     given = call.get("dim")
     dims = range(x.ndim) if given is None or given == [] else [given] if isinstance(given, int) else given
@@ -91,7 +91,7 @@ def reduction(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
 
 
 def pooling(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
-    """Claim all axes but the spatial ones, whose number the operation's name says, by themselves."""
+    """Claim each non-spatial axis by the same axis of the input; the operation's name gives the spatial axes."""
     spatial = next(int(letter) for letter in call.name if letter.isdecimal())
     results = []
     for result in out:

@@ -1,4 +1,4 @@
-"""Which slices of a tensor are equal bit by bit."""
+"""Partition the slices of a tensor into groups that are equal bit by bit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from symbreak.callbacks.functional.distinct import hash_rows
 
 MAX_SLICES = 4096
 PROBES = 3
-"""Entries per axis of a slice that are compared before whole slices are."""
+"""Entries per axis of a slice that are compared before whole slices."""
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -41,21 +41,21 @@ class Partition:
 
     @property
     def groups(self) -> int:
-        """Number of groups."""
+        """Return the number of groups."""
         return int((self.first == np.arange(len(self.first))).sum())
 
     @property
     def is_discrete(self) -> bool:
-        """Whether all slices differ."""
+        """Return whether all slices differ."""
         return self.groups == len(self.first)
 
     @property
     def is_trivial(self) -> bool:
-        """Whether all slices are equal."""
+        """Return whether all slices are equal."""
         return not self.first.any()
 
     def refine(self, other: Partition) -> Partition:
-        """Return the common refinement: slices are equal if they are so in both."""
+        """Return the common refinement: slices are equal if they are equal in both partitions."""
         if self.is_trivial or other.is_discrete:
             return other
         if other.is_trivial or self.is_discrete:
@@ -63,24 +63,24 @@ class Partition:
         return Partition.of_labels(self.first.astype(np.int64) * len(self.first) + other.first)
 
     def repeat(self, count: int) -> Partition:
-        """Return the partition with each slice in ``count`` copies, one after the other."""
+        """Return the partition with each slice repeated ``count`` times in a row."""
         return self if count == 1 else Partition.of_labels(np.repeat(self.first, count))
 
     def separated(self, allowed: Partition) -> np.ndarray:
-        """Return a mask (n,) of the slices that differ from one that ``allowed`` holds equal to them."""
+        """Return a mask (n,) of the slices that differ from the first slice of their group in ``allowed``."""
         return self.first != self.first[allowed.first]
 
 
 def partition(tensor: Tensor, axis: int) -> Partition:
     """Return the groups of bitwise-equal slices of a tensor along an axis.
 
-    0.0 and -0.0 differ, a NaN equals itself if its payload does. A few entries of each slice propose the groups;
-    each slice is then compared with the first one of its group, in one pass. Where a comparison fails, 64-bit hashes of
-    whole slices propose the groups, which are confirmed likewise: a collision cannot merge two groups.
+    0.0 and -0.0 differ; NaNs with the same payload are equal. Candidate groups come from a few entries of each slice.
+    Each slice is then compared with the first of its group, in one pass. If a comparison fails, candidates come from
+    64-bit hashes of whole slices and are confirmed in the same way: a collision cannot merge two groups.
 
     Args:
         tensor: Any dtype, with at most `MAX_SLICES` slices.
-        axis: The axis that counts the slices.
+        axis: The axis that indexes the slices.
     """
     count = tensor.shape[axis]
     if tensor.stride(axis) == 0 or tensor.numel() == 0 or count == 1:
@@ -97,7 +97,7 @@ def partition(tensor: Tensor, axis: int) -> Partition:
 
 
 def bits(tensor: Tensor) -> Tensor:
-    """Return the tensor's bits as integers of the same size, so that 0 and -0 differ and equal NaNs do not."""
+    """Return the tensor's bits as integers of the same size: 0.0 and -0.0 differ, bitwise equal NaNs are equal."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
     return tensor.view(_INTEGERS[tensor.element_size()])
@@ -117,7 +117,7 @@ def _multipliers(count: int) -> np.ndarray:
 
 
 def _is_confirmed(rows: Tensor, proposed: Partition) -> bool:
-    """Whether every slice equals the first one of its group."""
+    """Return whether every slice equals the first of its group."""
     if proposed.is_trivial:
         return bool((rows == rows[:1]).all())
     others = np.flatnonzero(proposed.first != np.arange(len(proposed.first)))
@@ -126,19 +126,19 @@ def _is_confirmed(rows: Tensor, proposed: Partition) -> bool:
 
 
 def refinement(partitions: list[Partition], count: int) -> Partition:
-    """Return the common refinement of partitions of ``count`` slices; of none, the one with all slices equal."""
+    """Return the common refinement of partitions of ``count`` slices; all slices are equal without partitions."""
     return reduce(Partition.refine, partitions, Partition(np.zeros(count, dtype=np.int64)))
 
 
 def ulps(a: Tensor, b: Tensor) -> float:
-    """Return the largest difference between two tensors of one shape, in units of :func:`spacing` of the first."""
+    """Return the largest difference between two tensors of equal shape, in units of :func:`spacing` of the first."""
     return (a.double() - b.double()).abs().max().item() / spacing(a)
 
 
 def spacing(tensor: Tensor) -> float:
-    """Return the distance of neighbouring numbers at the tensor's largest magnitude, one ulp of its largest entry.
+    """Return the spacing of floating-point numbers at the tensor's largest magnitude: one ulp of its largest entry.
 
-    The spacing at each entry measures no rounding error: near zero, where addends cancel, any error is many ulps.
+    Per-entry ulps do not measure rounding error: near zero, where addends cancel, any error is many ulps.
     """
     info = torch.finfo(tensor.dtype)
     exponent = math.frexp(tensor.abs().max().item())[1] - 1
@@ -146,7 +146,7 @@ def spacing(tensor: Tensor) -> float:
 
 
 def separation_ulps(tensor: Tensor, axis: int, found: Partition, allowed: Partition) -> float | None:
-    """Return the largest difference of a slice from the one it should equal, in ulps; None for integers."""
+    """Return the largest difference between slices that should be equal, in ulps; None for integers."""
     if not tensor.is_floating_point():
         return None
     indices = np.flatnonzero(found.separated(allowed))

@@ -1,4 +1,4 @@
-"""Where in a training step an operation runs: phase, module, and the line of the user's code."""
+"""Locate an operation in a training step: phase, module, and line of the user's code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Line:
 
     Args:
         file: Path of the file.
-        number: Of the line.
+        number: Line number.
         function: Qualified name of the function.
     """
 
@@ -43,12 +43,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an operation ran.
+    """The phase, module and line in which an operation ran.
 
     Args:
         phase: `forward`, `backward`, `hook in backward`, `between backward and optimizer` or `optimizer`.
-        module: Dotted name of the innermost module, or of the one whose gradient is computed.
-        line: The innermost line of the user's code, or None if there is none in this phase.
+        module: Dotted name of the innermost module, or of the module whose gradient is computed.
+        line: The innermost line of the user's code, or None without one in this phase.
     """
 
     phase: str
@@ -56,17 +56,17 @@ class Place:
     line: Line | None
 
     def describe(self) -> str:
-        """Return phase, module and line in words."""
+        """Return phase, module and line as text."""
         parts = [self.phase, self.module, "" if self.line is None else f"at {self.line}"]
         return ", ".join(part for part in parts if part)
 
 
 class Places:
-    """Follows the modules of a network through forward and backward, and names its tensors.
+    """Track the current module of a network in forward and backward, and name its tensors.
 
     Args:
         root: The network.
-        optimizers: Its optimisers, whose state is named.
+        optimizers: Optimisers whose state is named.
     """
 
     def __init__(self, root: nn.Module, optimizers: Sequence[Optimizer]) -> None:
@@ -115,10 +115,10 @@ class Places:
         self.steps += 1
 
     def note(self, inputs: Sequence[Tensor]) -> str | None:
-        """Remember for an operation what its autograd node needs to know in backward.
+        """Record the module of an operation's autograd node in forward, and the names of gradients in backward.
 
-        In forward, autograd has just numbered the node of the operation; in backward, an operation that accumulates a
-        gradient receives it. Returns the name of such a gradient.
+        In forward, the node has the latest sequence number. In backward, an operation that accumulates a gradient has
+        it as its first input. Return the name of that gradient, else None.
         """
         if torch._C._current_graph_task_id() == -1:
             if self._stack:
@@ -134,7 +134,7 @@ class Places:
         return None
 
     def place(self) -> Place:
-        """Return where the program is now."""
+        """Return the current place of execution."""
         in_backward = torch._C._current_graph_task_id() != -1
         line, stepping = _user_line()
         if in_backward:
@@ -150,16 +150,16 @@ class Places:
         return Place("between backward and optimizer", "", line)
 
     def name(self, tensor: Tensor) -> str | None:
-        """Return the name of a parameter, a buffer, a gradient or a part of an optimiser's state."""
+        """Return the name of a parameter, buffer, gradient or optimiser state; None for another tensor."""
         storage = tensor.untyped_storage()._cdata
         return self._names.get(storage) or self._gradients.get(storage) or self._state_name(storage)
 
     def is_parameter(self, tensor: Tensor) -> bool:
-        """Whether a tensor is a parameter of the network, or a view of one."""
+        """Return whether a tensor is a parameter of the network, or a view of one."""
         return self._names.get(tensor.untyped_storage()._cdata) in self._parameters.values()
 
     def is_data(self, tensor: Tensor) -> bool:
-        """Whether a tensor was given to the network, or holds integers: labels, indices."""
+        """Return whether a tensor is an input of the network, or has an integer dtype: labels, indices."""
         integers = not (tensor.is_floating_point() or tensor.is_complex())
         return integers or tensor.untyped_storage()._cdata in self.data
 
@@ -173,9 +173,9 @@ class Places:
 
 
 def _user_line() -> tuple[Line | None, bool]:
-    """Return the innermost line outside the frameworks, and whether an optimiser's step is nearer than that.
+    """Return the innermost line outside the frameworks, and whether an optimiser's step is further in.
 
-    In backward, the search ends where the engine was entered.
+    In backward, the search ends at the frame that entered the autograd engine.
     """
     for frame in _frames():
         code = frame.f_code

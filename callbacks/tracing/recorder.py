@@ -1,4 +1,4 @@
-"""A hash of everything that each operation reads and makes, to find where two runs differ first."""
+"""Hash the inputs and outputs of every operation, to find the first difference between two runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Recorded:
         operation: Name, such as `aten::convolution`.
         place: Phase, module and line of the user's code.
         outputs: Dtypes and shapes of its outputs.
-        read: Hashes of what it reads.
+        read: Hashes of its inputs.
         made: Hashes of its outputs.
         random: Whether it draws random numbers.
     """
@@ -43,14 +43,14 @@ class Recorded:
 
 
 class Recorder(TorchDispatchMode):
-    """Hashes the inputs and outputs of every operation that makes values.
+    """Record hashes of the inputs and outputs of every operation that computes values.
 
     Args:
         root: The network, whose modules are named.
         optimizers: Its optimisers.
 
     Attributes:
-        operations: What has run so far.
+        operations: Operations recorded so far.
     """
 
     def __init__(self, root: nn.Module, optimizers: Sequence[Optimizer]) -> None:
@@ -100,7 +100,7 @@ class Recorder(TorchDispatchMode):
 
 @torch.no_grad()
 def fingerprint(tensor: Tensor) -> str:
-    """Return a 64-bit hash of the tensor's bits in the order of its indices, in hexadecimal digits."""
+    """Return a 64-bit hash of the tensor's bits in index order, as hexadecimal digits."""
     values = bits(tensor.detach().contiguous()).reshape(-1)
     while True:
         whole = values.numel() // BLOCK * BLOCK
@@ -114,7 +114,7 @@ def fingerprint(tensor: Tensor) -> str:
 
 
 def fingerprint_of_all(tensors: Iterable[Tensor]) -> str:
-    """Return one hash of several tensors in their order."""
+    """Return one hash of several tensors; their order matters."""
     hashes = [int(fingerprint(tensor), 16) for tensor in tensors]
     signed = [value - 2**64 if value >= 2**63 else value for value in hashes]
     return fingerprint(torch.tensor(signed, dtype=torch.int64))

@@ -40,7 +40,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(REDUCTIONS.split(), normalisations.reduction),
 }
 COPIES = frozenset(["clone", "_to_copy", "copy_", "contiguous", "_reshape_copy"])
-"""Operations whose outputs' entries are those of an input, in their places."""
+"""Operations that copy the entries of an input without moving them."""
 _MOVEMENTS = """
     cat stack index index_select gather scatter scatter_ scatter_add index_put index_put_ _index_put_impl_ index_add
     index_add_ select_scatter slice_scatter select_backward slice_backward as_strided_scatter roll flip repeat sort topk
@@ -48,17 +48,17 @@ _MOVEMENTS = """
     unfold_backward masked_select masked_scatter masked_scatter_ diagonal_backward nll_loss_forward one_hot
 """
 MOVEMENTS = frozenset(_MOVEMENTS.split())
-"""Operations that put entries elsewhere or treat them by their positions."""
+"""Operations that move entries, or whose result depends on positions."""
 _UNCHANGED = """
     detach detach_ alias lift set_ resize_ _local_scalar_dense is_same_size requires_grad_ record_stream _reshape_alias
     _unsafe_view _record_function_enter_new _record_function_exit _assert_async
 """
 UNCHANGED = frozenset(_UNCHANGED.split())
-"""Operations that make no values and no memory."""
+"""Operations that compute no values and allocate no memory."""
 
 
 def claims(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
-    """Return a claim for each output: those of the operation's rule, or of an elementwise operation."""
+    """Return a claim for each output, by the operation's rule; without one, by the elementwise rule."""
     rule = RULES.get(call.name)
     if rule is None and "_scaled_dot_product" in call.name:
         backward = call.name.endswith("_backward")
@@ -72,7 +72,7 @@ def claims(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
 
 
 def moved(call: Call, result: Tensor, claim: Claim) -> Claim:
-    """Return, for axes that no claim is about, the input axes of equal size, from which entries may have come."""
+    """Return, for unclaimed axes, the input axes of equal size: the possible sources of their entries."""
     return {
         axis: [Slices(t, own) for t in call.inputs for own in range(t.ndim) if t.shape[own] == result.shape[axis]]
         for axis in range(result.ndim)
@@ -81,9 +81,9 @@ def moved(call: Call, result: Tensor, claim: Claim) -> Claim:
 
 
 def elementwise(call: Call, result: Tensor, index: int) -> Claim:
-    """Claim each axis by the inputs that have it after broadcasting; of lists of tensors, by the entries at one place.
+    """Claim each axis by the inputs that have it after broadcasting; in lists of tensors, by the one at ``index``.
 
-    Without PyTorch's tag for elementwise operations, only inputs with as many axes count.
+    For operations without PyTorch's elementwise tag, only inputs with the same number of axes count.
     """
     lists = [
         each for each in call.lists if len(each) > 1 or call.name.startswith(("_foreach", "_fused", "_amp_foreach"))

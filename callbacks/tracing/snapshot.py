@@ -1,4 +1,4 @@
-"""The state at the start of a training step, from which the step can be run again."""
+"""The state at the start of a training step, from which the step can be rerun."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ foreach_copy_ = torch._foreach_copy_  # pyright: ignore[reportPrivateImportUsage
 
 
 class Snapshot:
-    """A copy of parameters, buffers and optimiser states in memory that is used again by the next copy.
+    """A copy of parameters, buffers and optimiser states; each copy reuses the memory of the previous one.
 
     Args:
         module: The network.
         optimizers: Its optimisers.
         others: Further tensors that a step changes, such as a gradient scaler's.
-        with_gradients: Whether gradients that exist at the start of a step are copied too.
+        with_gradients: Whether to copy existing gradients too.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Snapshot:
 
     @torch.no_grad()
     def take(self) -> None:
-        """Copy the state as it is now."""
+        """Copy the current state."""
         self._kept = self._state()
         self._groups = [[_options(group) for group in each.param_groups] for each in self._optimizers]
         tensors = {key: value.detach() for key, value in self._kept.items() if isinstance(value, Tensor)}
@@ -51,7 +51,7 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Set the state to the copy; optimiser states that were not there are removed."""
+        """Set the state to the copy; optimiser states absent from the copy are removed."""
         for optimizer, groups in zip(self._optimizers, self._groups, strict=True):
             for group, options in zip(optimizer.param_groups, groups, strict=True):
                 group |= {key: value.clone() if isinstance(value, Tensor) else value for key, value in options.items()}
@@ -70,7 +70,7 @@ class Snapshot:
             foreach_copy_([pair[0].detach() for pair in pairs], [pair[1] for pair in pairs])
 
     def equals(self, other: Snapshot) -> bool:
-        """Whether the parameters of two copies have the same bits."""
+        """Return whether the parameters of two copies are bitwise equal."""
         mine = [(key, value) for key, value in self._kept.items() if _is_parameter(key)]
         return all(torch.equal(_bytes(value), _bytes(other._kept[key])) for key, value in mine)
 

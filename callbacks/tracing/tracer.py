@@ -1,4 +1,4 @@
-"""Find the operation that makes identical channels different: `trace` a training step of a plain PyTorch loop."""
+"""Find the operation that makes identical channels differ: `trace` a training step of a plain PyTorch loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Before = dict[tuple[int, int], tuple[Partition, Causes]]
 
 
 class Tracer(TorchDispatchMode):
-    """Compares the outputs of every operation with what its inputs allow; see :func:`trace`."""
+    """Compare the partitions of every operation's outputs with those that its inputs allow; see :func:`trace`."""
 
     def __init__(self, root: nn.Module, optimizers: Sequence[Optimizer], first_step: int = 0) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Tracer(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation and compare."""
+        """Run an operation and compare its outputs."""
         call = self._call = Call(func, args, kwargs or {})
         self.result.seen += 1
         name = self.places.note(call.inputs)
@@ -84,7 +84,7 @@ class Tracer(TorchDispatchMode):
         return result
 
     def _snapshot(self, call: Call) -> Before:
-        """Partitions and causes of what is read and overwritten."""
+        """Return partitions and causes of the inputs that the call reads and overwrites."""
         read = [tensor for tensor in call.written if any(tensor is other for other in call.inputs)]
         return {
             (id(tensor), axis): (self._memory.partition(tensor, axis), self._causes(tensor, axis))
@@ -119,7 +119,7 @@ class Tracer(TorchDispatchMode):
         self.result.operations += checked
 
     def _governed(self, output: Tensor, axis: int, governors: Governors) -> tuple[Partition, Causes]:
-        """Return the finest partition that the inputs allow, and the events that made them differ."""
+        """Return the finest partition that the inputs allow, and the events that made input slices differ."""
         if governors is CLASSES:
             count = output.shape[axis]
             return Partition.discrete(count), self._event("labels", output, axis, count)
@@ -147,7 +147,7 @@ class Tracer(TorchDispatchMode):
         return record.causes_of(tensor, axis)
 
     def _arrival(self, tensor: Tensor, axis: int, found: Partition) -> Causes:
-        """Make the event of a tensor that no traced operation made."""
+        """Log an event for a tensor that no traced operation computed."""
         groups = found.groups
         if self.places.is_data(tensor):
             return self._event("data", tensor, axis, groups, subject="batch")
@@ -172,7 +172,7 @@ class Tracer(TorchDispatchMode):
     def _event(
         self, kind: Kind, tensor: Tensor, axis: int, groups: int, ulps: float | None = None, subject: str | None = None
     ) -> Causes:
-        """Log an event of the operation that runs."""
+        """Log an event of the current operation."""
         assert self._call is not None
         operation = str(self._call.function._schema.name)
         return self._log.add(kind, operation, tensor, axis, groups, self.result.seen, ulps, subject)
@@ -196,12 +196,12 @@ def trace(
     Args:
         model: The network, whose modules and parameters are named.
         optimizer: Its optimiser or optimisers, whose state is named.
-        batch: Tensors, in lists or tuples, whose differing slices are the data's own; what the network is called with
-            counts as such in any case.
+        batch: Tensors, in lists or tuples, whose differences count as data. The arguments of the network always count
+            as data.
         first_step: Number of updates before the block.
 
     Yields:
-        The result, complete when the block has ended.
+        The result, complete at the end of the block.
     """
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
     tracer = Tracer(model, optimizers, first_step)

@@ -1,4 +1,4 @@
-"""What a trace found, as data and as sentences."""
+"""Findings of a trace, as data and as text."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ BREAKS: tuple[Kind, ...] = ("separation", "randomness", "values")
 
 @dataclass(frozen=True)
 class Event:
-    """An operation whose outputs' slices differ where nothing in its inputs makes them.
+    """An operation whose output slices differ without a difference in the inputs that govern them.
 
     Args:
         number: Position among the events.
         kind: `separation`: equal inputs, different outputs; `randomness`: the operation draws random numbers; `values`:
-            values that were different when they came, or were arranged so; `labels`: differences between classes that
-            integer inputs explain; `data`: the batch.
+            values that already differed on arrival, or were moved so that they differ; `labels`: differences between
+            classes that integer inputs explain; `data`: the batch.
         operation: Name, such as `aten::convolution_backward`, or `initial weights`.
-        subject: What the tensor is, such as `gradient of blocks.3.conv.weight`, or the output of a module.
+        subject: Description of the tensor, such as `gradient of blocks.3.conv.weight`, or the output of a module.
         place: Phase, module and line.
-        step: Number of updates after which weights can differ by it; of initial weights, the number at the start.
-        dtype: Of the tensor.
-        shape: Of the tensor.
-        axis: Along which slices were compared.
+        step: Number of updates after which the event can make weights differ; for initial weights, the number at the
+            start.
+        dtype: Dtype of the tensor.
+        shape: Shape of the tensor.
+        axis: Axis along which slices were compared.
         groups: Number of groups of equal slices.
         ulps: Largest difference between slices that should be equal, in ulps of the largest entry.
         index: Position among all operations of the trace.
@@ -48,12 +49,12 @@ class Event:
 
     @property
     def slices(self) -> int:
-        """Number of slices along the axis."""
+        """Return the number of slices along the axis."""
         return self.shape[self.axis]
 
     @property
     def unit(self) -> str:
-        """What the slices are: filters along the first axis of a weight or its gradient, else slices."""
+        """Return the name of the slices: filters along the first axis of a weight or its gradient, else slices."""
         is_weight = len(self.shape) > 1 and self.subject.endswith("weight")
         return ("filters", "inputs")[self.axis] if is_weight and self.axis < 2 else "slices"
 
@@ -79,7 +80,7 @@ class Change:
         axis: 0 for its filters (rows), 1 for its inputs (columns).
         before: Number of groups at the start.
         after: Number of groups at the end.
-        causes: The events that reached it, in their order.
+        causes: The events that reached the weight, in order.
     """
 
     weight: str
@@ -90,7 +91,7 @@ class Change:
 
     @property
     def cause(self) -> Event | None:
-        """The first event that is a break; None if labels and data explain the change."""
+        """Return the first event that is a break; None if labels and data explain the change."""
         return next((event for event in self.causes if event.kind in BREAKS), None)
 
 
@@ -102,10 +103,10 @@ class Trace:
         operations: Number of operations whose outputs were compared.
         seen: Number of operations that ran.
         steps: Optimiser steps traced.
-        events: In order.
-        initial: Groups of filters of each weight that were different at the start already, by name.
+        events: Events in order.
+        initial: Number of groups of filters at the start, by name, of each weight whose filters already differed.
         changes: Weights whose partition became finer.
-        compiled: Names of compiled modules, whose inner operations are not seen.
+        compiled: Names of compiled modules, whose inner operations are not traced.
     """
 
     operations: int = 0
@@ -118,12 +119,12 @@ class Trace:
 
     @property
     def separations(self) -> list[Event]:
-        """Operations that made equal slices differ without randomness."""
+        """Return the operations that made equal slices differ without randomness."""
         return [event for event in self.events if event.kind == "separation"]
 
     @property
     def first(self) -> Event | None:
-        """The first break: one that reached a weight, else a separation or random numbers that did not."""
+        """Return the first break that reached a weight, else the first separation or randomness that did not."""
         reached = self.reached
         operations = [event for event in self.events if event.kind in ("separation", "randomness")]
         arrived = [event for event in self.events if event.kind == "values" and event.number in reached]
@@ -131,25 +132,25 @@ class Trace:
 
     @property
     def cause(self) -> Event | None:
-        """The first break that reached a weight and is not one of weights that differed at the start; None if none."""
+        """Return the first break that reached a weight, initial weights excepted; None without one."""
         reached = self.reached
         found = (event for event in self.events if event.number in reached and event.kind in BREAKS)
         return next((event for event in found if event.operation != INITIAL), None)
 
     @property
     def reached(self) -> set[int]:
-        """Numbers of the events that reached a weight."""
+        """Return the numbers of the events that reached a weight."""
         return {event.number for change in self.changes for event in change.causes}
 
     def drop_unreached(self) -> None:
-        """Keep separations and random numbers, and of all other events those that reached a weight."""
+        """Drop events that reached no weight, except separations and randomness."""
         reached = self.reached
         self.events = [
             event for event in self.events if event.kind in ("separation", "randomness") or event.number in reached
         ]
 
     def by_layer(self) -> dict[str, Event]:
-        """Return for each changed weight the first break that reached it."""
+        """Return the first break that reached each changed weight, by name."""
         found: dict[str, Event] = {}
         for change in self.changes:
             if change.cause is not None:
