@@ -1,4 +1,4 @@
-"""What networks are trained on."""
+"""Data modules for images and text."""
 
 from symbreak.datamodules.digits import DigitsDataModule
 from symbreak.datamodules.image_datamodule import ImageDataModule

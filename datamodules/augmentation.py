@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on their device, from draws that belong to samples and epochs.
+"""Augmentation of whole batches on their device, with random draws per sample and epoch.
 
 Shapes: B batch, N data set, C channels, H height, W width.
 """
@@ -16,7 +16,7 @@ Draws = dict[str, Tensor]
 
 
 def reflected_window(offset: Tensor, size: int) -> Tensor:
-    """Positions read by a window of `size` that starts at `offset`, reflected (edge not repeated) into 0..size-1.
+    """Return the positions read by a window at `offset`, reflected (edge not repeated) into 0..size-1.
 
     Args:
         offset: Start of each window, shape (B,), -size < offset < size.
@@ -32,7 +32,7 @@ def reflected_window(offset: Tensor, size: int) -> Tensor:
 def crop(pixels: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
     """Shift each image by reflection and mirror it left to right where `flip` is True.
 
-    Equals padding by reflection, cropping a window whose corner is moved by `shift` from the image's, then flipping.
+    Equals reflection padding, a crop displaced by `shift`, then a flip.
 
     Args:
         pixels: Images, shape (B, C, H, W).
@@ -70,13 +70,13 @@ def cutout(images: Tensor, corner: Tensor, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which augmentations are on, and their draws.
+    """Enabled augmentations and their random draws.
 
     Args:
-        crop_padding: Largest shift of the crop in pixels; 0 is off.
+        crop_padding: Largest shift of the crop in pixels; 0 disables it.
         flip: Mirror half of the images.
-        cutout: Side of the square that is cut out, in pixels; 0 is off.
-        mixup: Parameter of the Beta distribution of the mixing weight (Zhang et al. 2018); 0 is off.
+        cutout: Side of the square that is cut out, in pixels; 0 disables it.
+        mixup: Parameter of the Beta distribution of the mixing weight (Zhang et al. 2018); 0 disables it.
     """
 
     crop_padding: int = 0
@@ -85,7 +85,7 @@ class Augmentation:
     mixup: float = 0.0
 
     def draw(self, size: int, image_size: int, partners: Tensor, seed: int, epoch: int) -> Draws:
-        """Draw once for all samples of an epoch; entry i is a function of (seed, epoch, i) alone.
+        """Draw for all samples of an epoch; entry i depends only on (seed, epoch, i).
 
         Args:
             size: Number of samples N.
@@ -95,7 +95,7 @@ class Augmentation:
             epoch: Epoch, counted from 0.
 
         Returns:
-            What is on among: "shift" (N, 2), "flip" (N,), "hole" (N, 2), "partner" (N,) and "weight" (N,).
+            Draws of those enabled: "shift" (N, 2), "flip" (N,), "hole" (N, 2), "partner" (N,) and "weight" (N,).
         """
         draws: dict[str, np.ndarray] = {}
         if self.crop_padding or self.flip:
@@ -112,7 +112,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Appearance:
-    """How pixels become what a network sees: crop and flip, normalise, cut out, mix.
+    """Conversion of pixels to network inputs: crop and flip, normalise, cutout, mixup.
 
     Args:
         mean: Mean of each channel in grey levels (0 to 255), shape (C, 1, 1).
@@ -131,7 +131,7 @@ class Appearance:
         return (pixels.float() - self.mean) / self.std
 
     def look(self, pixels: Tensor, draws: Draws) -> Tensor:
-        """Return each sample as it looks in this epoch, before any mixing; `draws` are those of these samples."""
+        """Return augmented, normalised images before mixup; `draws` holds the entries of these samples."""
         if "shift" in draws:
             pixels = crop(pixels, draws["shift"], draws["flip"])
         images = self.normalize(pixels)
@@ -140,6 +140,6 @@ class Appearance:
     def mix(
         self, images: Tensor, others: Tensor, labels: Tensor, other_labels: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return `weight` parts of a sample and the rest of its partner; labels become probabilities (B, classes)."""
+        """Return weight * sample + (1 - weight) * partner, for images and for labels (B, classes)."""
         soft, other_soft = (one_hot(each, self.num_classes).float() for each in (labels, other_labels))
         return torch.lerp(others, images, weight[:, None, None, None]), torch.lerp(other_soft, soft, weight[:, None])

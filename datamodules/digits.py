@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, embedded in that package: 1,797 images, no download."""
+"""scikit-learn's handwritten digits: 1,797 images, included in the package."""
 
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,7 +24,7 @@ def read_digits() -> tuple[Tensor, Tensor]:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DigitsDataModule(ImageDataModule):
-    """Digits, 8x8 pixels, one channel, ten classes; the same fifth of every class is always the test set."""
+    """Digits, 8x8 pixels, one channel, ten classes; a fixed fifth of every class is the test set."""
 
     crop_padding: int = 0
     flip: bool = False
@@ -33,7 +33,7 @@ class DigitsDataModule(ImageDataModule):
     image_size: int = field(init=False, default=8)
 
     def make_source(self, split: Split, device: torch.device) -> ResidentImages | None:
-        """Return the four fifths for training or the fifth for testing."""
+        """Return the training or the test images; None for "val"."""
         if split == "val":
             return None
         images, labels = read_digits()

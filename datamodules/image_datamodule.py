@@ -1,4 +1,4 @@
-"""ImageDataModule: splits, batches, order and augmentation of an image set, wherever its pixels come from."""
+"""ImageDataModule: splits, batches, order and augmentation, independent of the image source."""
 
 import os
 from abc import ABC, abstractmethod
@@ -23,8 +23,8 @@ class ImageDataModule(LightningDataModule, ABC):
     """Image classification data whose order and augmentation are a pure function of (seed, epoch, index).
 
     Batches are `(images, labels)` on the training device: float32 (B, C, H, W), normalised per channel by the training
-    split, and int64 (B,), or probabilities (B, num_classes) where mixup is on. Training leaves out the last, incomplete
-    batch. Over several processes the ranks share each global batch, and each evaluation sample is seen exactly once.
+    split, and int64 (B,), or probabilities (B, num_classes) with mixup. Training drops the last, incomplete batch.
+    Ranks share each global batch, and each evaluation sample is seen exactly once.
 
     Args:
         batch_size: Samples per batch and device.
@@ -33,11 +33,11 @@ class ImageDataModule(LightningDataModule, ABC):
         order_seed: Seed of the order alone; None is ``seed``.
         augmentation_seed: Seed of the augmentation alone; None is ``seed``.
         split_seed: Seed of the validation split.
-        val_fraction: Share of every class of the training set that is held out for validation; 0 holds out nothing.
-        crop_padding: Random crops shift an image by up to this many pixels, reflected at the border; 0 is off.
+        val_fraction: Share of every class of the training set that is held out for validation; 0 holds out none.
+        crop_padding: Largest shift of the random crop in pixels, with reflection padding; 0 disables it.
         flip: Mirror half of the training images.
-        cutout: Side in pixels of a square that is set to the mean; 0 is off.
-        mixup: Parameter of the Beta distribution of the mixing weight; 0 is off.
+        cutout: Side in pixels of a square that is set to the mean; 0 disables it.
+        mixup: Parameter of the Beta distribution of the mixing weight; 0 disables it.
     """
 
     batch_size: int = 128
@@ -84,10 +84,10 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def make_source(self, split: Split, device: torch.device) -> Source | None:
-        """Return the samples of a split; None for "val" where the set has no validation images of its own."""
+        """Return the samples of a split; None for "val" if the set has no validation images."""
 
     def setup(self, stage: str) -> None:
-        """Read the data once, put it on the trainer's device, split it and measure its statistics."""
+        """Load the data onto the trainer's device, split it and compute channel statistics, once per device."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if device == self._device:
             return
@@ -119,7 +119,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return TrainingLoader(self._train, order, augmentation, self._appearance, self.image_size, seed)
 
     def val_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
-        """Return this rank's share of the validation samples; an empty list where none are held out."""
+        """Return this rank's share of the validation samples; an empty list if there are none."""
         return self._evaluation(self._val, self._val_indices) if len(self._val_indices) else []
 
     def test_dataloader(self) -> EvaluationLoader:

@@ -1,4 +1,4 @@
-"""Images read from files: decoded by worker processes while training, or once into a tensor that is kept."""
+"""Image files: decoded by worker processes during training, or once into a resident tensor."""
 
 import hashlib
 import os
@@ -21,11 +21,11 @@ from symbreak.datamodules.sources import ResidentImages
 
 DECODE_BATCH = 256
 STATISTICS_SAMPLES = 4096
-"""How many images the mean and standard deviation of a set too large for memory are estimated from."""
+"""Number of images used to estimate the mean and standard deviation of a streamed set."""
 
 
 class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
-    """Files as uint8 tensors; item (epoch, index) is a function of (seed, epoch, index), whichever process reads it.
+    """Files as uint8 tensors; item (epoch, index) depends only on (seed, epoch, index), not on the process.
 
     Args:
         root: Folder that `paths` are relative to.
@@ -33,7 +33,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         labels: Class of each file, shape (N,), int64.
         transform: From a PIL image to a uint8 tensor (C, H, W).
         mode: PIL's mode, "RGB" or "L".
-        seed: Seed of what the transform draws from torch's global generator; None where it draws nothing.
+        seed: Seed of torch's global generator during the transform; None if the transform is deterministic.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
         seed: int | None = None,
     ) -> None:
         self.root = root
-        # One array instead of a list of strings: forked workers would copy a list by counting its references.
+        # An array, not a list: reference counting in forked workers would copy a list's memory pages.
         self.paths = np.array([os.fsencode(path) for path in paths])
         self.labels = labels
         self.transform = transform
@@ -67,7 +67,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
             return self.transform(image), self.labels[index]
 
     def fingerprint(self) -> str:
-        """Return a digest of names, sizes and times of the files, and of how they are decoded."""
+        """Return a digest of the files' names, sizes and modification times, and of the decoding options."""
         digest = hashlib.sha256(f"{self.transform} {self.mode}".encode())
         for index, path in enumerate(self.paths):
             status = os.stat(self._path(index))
@@ -80,7 +80,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
 
 @dataclass
 class Requests:
-    """Batch sampler of a DataLoader whose workers persist: what the next pass over it reads."""
+    """Mutable batch sampler of a DataLoader with persistent workers; set it before each pass."""
 
     indices: Sequence[Tensor] = ()
     epoch: int = 0
@@ -93,23 +93,23 @@ class Requests:
 
 
 def file_loader(files: ImageFiles, requests: Requests, num_workers: int, pin_memory: bool = False) -> DataLoader:
-    """Return a DataLoader over `requests` that leaves the global generators alone."""
+    """Return a DataLoader over `requests` that does not use the global generators."""
     return DataLoader(
         files,
         batch_sampler=requests,
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        # Without a generator of its own, each pass would draw a seed from the global one.
+        # By default each pass draws a seed from the global generator.
         generator=torch.Generator(),
     )
 
 
 class StreamedImages:
-    """Files that worker processes decode while the network trains.
+    """Image files that worker processes decode during training.
 
     Args:
-        files: The training view of the files.
+        files: The files with the training transform.
         evaluation: The same files without random changes.
         device: The training device.
         num_workers: Worker processes; 0 reads in the training process, with the same result.
@@ -123,25 +123,25 @@ class StreamedImages:
 
     @property
     def index_device(self) -> torch.device:
-        """The CPU, where the files are."""
+        """Return the CPU: workers read the files there."""
         return torch.device("cpu")
 
     def batches_per_chunk(self, batch_size: int) -> int:
-        """One: the workers run ahead by themselves."""
+        """Return 1: the workers prefetch batches."""
         return 1
 
     def stream(self, requests: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield pixels and labels of each request, decoded ahead."""
+        """Yield pixels and labels of each request, prefetched by the workers."""
         self._requests.indices, self._requests.epoch = requests, epoch
         for pixels, labels in self._loader:
             yield pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def for_evaluation(self) -> Self:
-        """Return the same files without random changes, with workers of their own."""
+        """Return the same files without random changes, with separate workers."""
         return type(self)(self.evaluation, self.evaluation, self.device, self.num_workers)
 
     def sample(self, indices: Tensor) -> Tensor:
-        """Return at most `STATISTICS_SAMPLES` of the images asked for, evenly spaced."""
+        """Return at most `STATISTICS_SAMPLES` of the requested images, evenly spaced."""
         spaced = indices[torch.linspace(0, len(indices) - 1, min(len(indices), STATISTICS_SAMPLES)).long()]
         return decode(self.evaluation, spaced, self.num_workers, "Measuring pixel statistics")
 
@@ -159,13 +159,13 @@ def decode(files: ImageFiles, indices: Tensor, num_workers: int, title: str) -> 
 
 
 def resident_files(files: ImageFiles, device: torch.device, num_workers: int, cache: Path) -> ResidentImages:
-    """Decode all files once, or read the tensor that an earlier call left in `cache`.
+    """Decode all files once, or load the tensor cached by an earlier call.
 
     Args:
-        files: The files, with a transform that draws nothing.
+        files: The files, with a deterministic transform.
         device: The training device.
         num_workers: 0 decodes in this process.
-        cache: Folder for the decoded tensor; where it cannot be written, the files are decoded again next time.
+        cache: Folder for the decoded tensor; if it is not writable, the next call decodes again.
     """
     path = cache / f"{files.fingerprint()}.pt"
     if path.exists():

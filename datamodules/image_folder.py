@@ -1,4 +1,4 @@
-"""Image folders: one sub-folder per class, as in CINIC-10, ImageNet-N, or anybody's own."""
+"""Image folders with one sub-folder per class, such as CINIC-10 or ImageNet-N."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from symbreak.datamodules.image_files import ImageFiles, StreamedImages, residen
 from symbreak.datamodules.sources import Source
 
 RESIDENT_BYTES = 2**31
-"""A split up to this size as uint8 tensor is kept on the training device with `resident="auto"`."""
+"""Largest split, in bytes as uint8, kept on the training device with `resident="auto"`."""
 
 FOLDERS: dict[str, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 MODES = {1: "L", 3: "RGB"}
@@ -27,18 +27,18 @@ class ImageFolderDataModule(ImageDataModule):
     """Images in `root/<split>/<class>/`, with the splits train, val (or valid, validation) and test.
 
     Without a validation folder, validation is held out of train by `val_fraction`; without a test folder, the
-    validation folder is tested on. The classes are the sub-folders of train in alphabetical order. A small set is
-    decoded once, kept on the training device, and cached in `root/.symbreak`; worker processes decode a large one all
-    along.
+    validation folder is the test set. The classes are the sub-folders of train in alphabetical order. A small set is
+    decoded once, kept on the training device, and cached in `root/.symbreak`; a large one is decoded by worker
+    processes during training.
 
     Args:
         root: The folder.
-        image_size: Height and width in pixels: the shorter side is resized to it and the centre is cut out.
+        image_size: Height and width in pixels: the shorter side is resized to it, then the centre is cropped.
         in_channels: 3 for colour, 1 for grey.
         num_workers: Processes that decode; 0 decodes in the training process.
         resident: Keep all pixels on the training device: "always", "never", or "auto", up to 2 GiB a split.
-        crop: "pad" shifts by up to `crop_padding`; "resized" cuts out a random area and aspect (Inception's crop)
-            instead, and evaluates on the centre 7/8 of the images.
+        crop: "pad" shifts by up to `crop_padding`; "resized" crops a random area and aspect ratio (Inception's
+            crop), and evaluation uses the centre 7/8 of the images.
     """
 
     root: str
@@ -52,7 +52,7 @@ class ImageFolderDataModule(ImageDataModule):
         """Check the arguments and find the classes.
 
         Raises:
-            ValueError: If an argument is not allowed, naming what is.
+            ValueError: If an argument is not allowed, naming the allowed values.
             FileNotFoundError: If there is no folder of training images.
         """
         self.crop_padding = self.crop_padding if self.crop == "pad" else 0
@@ -69,7 +69,7 @@ class ImageFolderDataModule(ImageDataModule):
         self.num_classes = len(self.class_to_index)
 
     def prepare_data(self) -> None:
-        """Decode a set that will be resident, in one process, so that the others find it in the cache."""
+        """Decode a resident set in one process; the others load it from the cache."""
         for split in ("train", "val", "test"):
             self.make_source(split, torch.device("cpu"))
 

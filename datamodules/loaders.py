@@ -1,4 +1,4 @@
-"""Loaders that Lightning iterates over: batches on the training device, resumable in the middle of an epoch."""
+"""Data loaders: batches on the training device, resumable within an epoch."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -15,12 +15,12 @@ Batch = tuple[Tensor, Tensor]
 
 
 def prepared_ahead(chunks: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Prepare on a GPU the next chunk in a stream of its own while the device works with the current one."""
+    """Prepare the next chunk on a separate CUDA stream while the current one is in use."""
     if device.type != "cuda":
         yield from chunks
         return
     stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))  # for the images, which were brought there
+    stream.wait_stream(torch.cuda.current_stream(device))  # wait until the images are copied
 
     def prepare() -> Batch | None:
         with torch.cuda.stream(stream):
@@ -40,14 +40,14 @@ def prepared_ahead(chunks: Iterator[Batch], device: torch.device) -> Iterator[Ba
 class TrainingLoader:
     """Augmented training batches `(images, labels)`: float32 (B, C, H, W) and int64 (B,), or (B, classes) with mixup.
 
-    Iterators are lazy: epoch and position are read when the first batch is asked for, because Lightning makes the
-    iterator before it tells the epoch. Nothing here draws from a global generator.
+    Iterators are lazy: epoch and position are read at the first batch, because Lightning creates the iterator before it
+    sets the epoch. No global generator is used.
 
     Args:
-        source: Where the pixels come from.
-        order: Which samples make up which batch; Lightning finds it as `sampler` and sets its epoch.
-        augmentation: What is drawn for each sample.
-        appearance: What is done with the draws.
+        source: Source of the pixels.
+        order: Samples of each batch; Lightning finds it as `sampler` and sets its epoch.
+        augmentation: Random draws for each sample.
+        appearance: Applies the draws to the pixels.
         image_size: Height and width in pixels.
         augmentation_seed: Seed of the draws.
     """
@@ -83,7 +83,7 @@ class TrainingLoader:
         if start >= len(self):
             return
         chunk_size = self.source.batches_per_chunk(self.sampler.batch_size)
-        # Chunks lie on the same grid after a resume: a batch keeps its place in memory, and kernels their reductions.
+        # Resume on a chunk boundary: a batch's memory alignment affects rounding.
         first = start // chunk_size * chunk_size
         size = self.sampler.batch_size
         chunks = prepared_ahead(self._chunks(epoch, first, chunk_size), self.appearance.mean.device)
@@ -117,14 +117,14 @@ class TrainingLoader:
         return sizes | {"seed": order.seed, "augmentation_seed": self.augmentation_seed}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch, the number of batches handed out in it, and what fixes the order."""
+        """Return the epoch, the number of batches yielded in it, and the sizes and seeds that fix the order."""
         return {"epoch": self._epoch, "batches": self._position, **self._identity()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after the batches that were handed out, if the next epoch asked for is the saved one.
+        """Resume after the batches already yielded, if the next epoch is the saved one.
 
         Raises:
-            ValueError: If the order is another one in the middle of an epoch, naming what differs.
+            ValueError: If the order changed within an epoch, naming the differences.
         """
         saved = {"augmentation_seed": state_dict["seed"]} | state_dict
         changed = {name: (saved[name], now) for name, now in self._identity().items() if saved[name] != now}
@@ -138,9 +138,9 @@ class EvaluationLoader:
     """Normalised batches `(images, labels)` of this rank's samples, always in the same order.
 
     Args:
-        source: Where the pixels come from.
+        source: Source of the pixels.
         batches: Indices of each batch.
-        appearance: How pixels are normalised.
+        appearance: Normalises the pixels.
     """
 
     def __init__(self, source: Source, batches: list[Tensor], appearance: Appearance) -> None:

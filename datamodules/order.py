@@ -1,4 +1,4 @@
-"""In which order samples are seen, and which rank sees which."""
+"""Sample order, and the assignment of samples to ranks."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,18 @@ from symbreak.datamodules.randomness import generator
 
 @dataclass
 class TrainingOrder:
-    """A new permutation of the training samples every epoch, cut into global batches that the ranks share.
+    """A permutation of the training samples per epoch, split into global batches and then over ranks.
 
-    Global batch b is the same set of samples whatever the number of ranks, if `batch_size * world_size` is the same.
-    The last samples of a permutation, too few for a global batch, are left out in that epoch.
+    Global batch b holds the same samples for any number of ranks with the same `batch_size * world_size`. The last,
+    incomplete global batch of an epoch is dropped.
 
     Args:
         indices: The training samples, shape (N,).
         batch_size: Samples per batch and rank.
         seed: Seed of the permutations.
-        rank: This process among `world_size`.
+        rank: Rank of this process.
         world_size: Number of processes.
-        shuffle: Keep `indices` in their order when False.
+        shuffle: Permute `indices` every epoch; False keeps their order.
     """
 
     indices: Tensor
@@ -33,7 +33,7 @@ class TrainingOrder:
     epoch: int = 0
 
     def __post_init__(self) -> None:
-        """Raise ValueError where not even one global batch is full."""
+        """Raise ValueError if the samples do not fill one global batch."""
         if not len(self):
             raise ValueError(
                 f"{len(self.indices)} training samples do not fill one batch: batch_size={self.batch_size} "
@@ -42,7 +42,7 @@ class TrainingOrder:
 
     @property
     def global_batch_size(self) -> int:
-        """Samples per batch over all ranks."""
+        """Return the number of samples per batch over all ranks."""
         return self.batch_size * self.world_size
 
     def __len__(self) -> int:
@@ -62,15 +62,15 @@ class TrainingOrder:
 
 
 def evaluation_batches(indices: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> list[Tensor]:
-    """Cut samples into shards, one per rank, and this rank's shard into batches.
+    """Split samples into one shard per rank, and return the batches of this rank's shard.
 
-    The shards are disjoint and together hold every sample once. All ranks get the same number of batches, none of them
-    empty, because DistributedDataParallel may synchronise buffers in every forward pass; so sizes differ by one.
+    Every sample is in exactly one shard. All ranks have the same number of non-empty batches, because
+    DistributedDataParallel may synchronise buffers in every forward pass; batch sizes therefore differ by up to one.
 
     Args:
         indices: The samples to evaluate, shape (N,).
-        batch_size: Largest batch (one more where `batch_size` 1 does not come out even).
-        rank: This process among `world_size`.
+        batch_size: Largest batch (2 if `batch_size` is 1 and the shards are unequal).
+        rank: Rank of this process.
         world_size: Number of processes.
 
     Returns:

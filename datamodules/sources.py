@@ -1,4 +1,4 @@
-"""Where the pixels of a batch come from: what any source offers, and images resident on the training device."""
+"""Image sources: the protocol, and images resident on the training device."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol, Self
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 CHUNK_ELEMENTS = 2**20
-"""Pixels that are prepared at once: several small batches share the cost of launching the operations."""
+"""Pixels prepared at once: several small batches share kernel launches."""
 
 
 class Source(Protocol):
@@ -17,11 +17,11 @@ class Source(Protocol):
 
     @property
     def index_device(self) -> torch.device:
-        """Where indices into this source live."""
+        """Return the device of indices into this source."""
         ...
 
     def batches_per_chunk(self, batch_size: int) -> int:
-        """How many batches are prepared at once."""
+        """Return the number of batches prepared at once."""
         ...
 
     def stream(self, requests: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -33,7 +33,7 @@ class Source(Protocol):
         ...
 
     def sample(self, indices: Tensor) -> Tensor:
-        """Return pixels (n, C, H, W) uint8 on the CPU, for statistics; of many files only some of those asked for."""
+        """Return pixels (n, C, H, W) uint8 on the CPU, for statistics; a large set of files returns a subset."""
         ...
 
 
@@ -52,15 +52,15 @@ class ResidentImages:
 
     @property
     def index_device(self) -> torch.device:
-        """The training device."""
+        """Return the training device."""
         return self.images.device
 
     def batches_per_chunk(self, batch_size: int) -> int:
-        """As many batches as `CHUNK_ELEMENTS` holds, at least one."""
+        """Return the number of batches that fit into `CHUNK_ELEMENTS`, at least 1."""
         return max(1, CHUNK_ELEMENTS // (batch_size * self.images[0].numel()))
 
     def stream(self, requests: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield pixels and labels of each request; `epoch` changes nothing here."""
+        """Yield pixels and labels of each request; `epoch` is ignored."""
         for request in requests:
             yield self.images.index_select(0, request), self.labels.index_select(0, request)
 
@@ -69,18 +69,19 @@ class ResidentImages:
         return self
 
     def sample(self, indices: Tensor) -> Tensor:
-        """Return the images asked for."""
+        """Return the requested images."""
         return self.images.index_select(0, indices.to(self.images.device)).cpu()
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, from exact integer counts, so the same on every machine.
+    """Return mean and standard deviation per channel, from integer counts and so equal on every machine.
 
     Args:
         images: Shape (N, C, H, W), uint8.
 
     Returns:
-        Mean and population standard deviation in grey levels, each (C, 1, 1) float32; a constant channel has 1.
+        Mean and population standard deviation in grey levels, each (C, 1, 1) float32; a constant channel has
+        deviation 1.
     """
     levels = torch.arange(256, dtype=torch.float64)
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).double()

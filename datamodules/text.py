@@ -25,7 +25,7 @@ def read_text(path: str | None) -> str:
     """Return a text file, all text files of a folder in the order of their paths, or the language reference.
 
     Raises:
-        ValueError: If the path is not there, is empty, or is not UTF-8.
+        ValueError: If the path does not exist, is empty, or is not UTF-8.
     """
     if path is None:
         return "\n".join(topics[name] for name in sorted(topics))
@@ -57,7 +57,7 @@ class TextWindows:
         self.index_device = tokens.device
 
     def batches_per_chunk(self, batch_size: int) -> int:
-        """One batch at a time: a window is a slice."""
+        """Return 1: a window is a slice, which is cheap."""
         return 1
 
     def stream(self, requests: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -73,15 +73,15 @@ class TextWindows:
         return self
 
     def sample(self, indices: Tensor) -> Tensor:
-        """Return windows as they are without a shift, (len(indices), T)."""
+        """Return unshifted windows, (len(indices), T)."""
         return next(self.stream([indices.to(self.index_device)], 0))[0]
 
 
 class Verbatim(Appearance):
-    """Leave tokens as they are."""
+    """Return tokens unchanged."""
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Return the tokens."""
+        """Return the tokens unchanged."""
         return pixels
 
 
@@ -89,8 +89,8 @@ class Verbatim(Appearance):
 class TextDataModule(LightningDataModule):
     """Text cut into windows of ``context`` tokens: the first 90 % train, 5 % validate, the last 5 % test.
 
-    Batches are (tokens, next tokens), each (B, context) int64 on the training device. The order and the shift of the
-    windows are a pure function of (seed, epoch, index).
+    Batches are (tokens, next tokens), each (B, context) int64 on the training device. Order and shift of the windows
+    are a pure function of (seed, epoch, index).
 
     Args:
         path: UTF-8 text file, or folder of them; None for the language reference that comes with Python
@@ -102,7 +102,7 @@ class TextDataModule(LightningDataModule):
 
     Attributes:
         num_classes: size of the vocabulary.
-        in_channels: 1, numbers per token.
+        in_channels: numbers per token, 1.
         vocabulary: the characters; empty for bytes.
 
     Raises:

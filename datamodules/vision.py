@@ -1,4 +1,4 @@
-"""Small image sets that torchvision reads: CIFAR-10, CIFAR-100, Fashion-MNIST and SVHN."""
+"""Image sets of torchvision: CIFAR-10, CIFAR-100, Fashion-MNIST and SVHN."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ from symbreak.datamodules.sources import ResidentImages
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class VisionDataModule(ImageDataModule):
-    """A data set of torchvision, kept whole on the training device.
+    """A torchvision data set, resident on the training device.
 
     Args:
-        root: Folder that holds the data set's own folder.
-        download: Fetch the data set into `root` if it is not there.
+        root: Parent folder of the data set's folder.
+        download: Download the data set into `root` if it is missing.
     """
 
     root: str = "data"
@@ -53,7 +53,7 @@ class VisionDataModule(ImageDataModule):
         """Return the training or the test images.
 
         Raises:
-            FileNotFoundError: If the data set is not in `root`, saying where it was looked for and how to get it.
+            FileNotFoundError: If the data set is not in `root`, naming the folder and the download option.
         """
         if split == "val":
             return None

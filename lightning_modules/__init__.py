@@ -1,4 +1,4 @@
-"""What is trained: networks as LightningModules, and how their weights begin."""
+"""Networks as LightningModules, and weight initialisation."""
 
 from symbreak.lightning_modules.classifier import SGD_DEFAULTS, ImageClassifier
 from symbreak.lightning_modules.const_net import ConstNet

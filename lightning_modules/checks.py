@@ -1,4 +1,4 @@
-"""Checks of what users pass in: each raises a ValueError that names what is allowed."""
+"""Argument checks: each raises a ValueError that names the allowed values."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""ImageClassifier: loss, metrics and optimiser of every network, nothing of its architecture."""
+"""ImageClassifier: loss, metrics and optimiser of all image classifiers, without architecture."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -15,7 +15,7 @@ SGD_DEFAULTS: dict[str, Any] = {"lr": 0.03, "momentum": 0.9, "weight_decay": 5e-
 
 
 class LossAndAccuracy(Metric):
-    """Mean loss and accuracy over samples: three sums, added across ranks and micro-batches.
+    """Mean loss and accuracy over samples, from three sums over ranks and micro-batches.
 
     torchmetrics' MeanMetric either synchronises with the host to look for NaN or drops its weights.
     """
@@ -39,12 +39,12 @@ class LossAndAccuracy(Metric):
         self.count = self.count + len(labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """Mean loss and share of correct predictions since the last reset."""
+        """Return the mean loss and the share of correct predictions since the last reset."""
         return {"loss": self.loss / self.count, "accuracy": self.correct / self.count}
 
 
 class ImageClassifier(LightningModule):
-    """Base of all image classifiers, which build layers and define ``forward(images) -> logits``.
+    """Base of image classifiers: subclasses build layers and define ``forward(images) -> logits``.
 
     ======================================  ==============================================================
     key                                     meaning
@@ -76,14 +76,14 @@ class ImageClassifier(LightningModule):
         self._logged_step = 0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with `SGD_DEFAULTS`, where the command line sets no other optimiser."""
+        """Return SGD with `SGD_DEFAULTS`, used unless the command line sets an optimiser."""
         return torch.optim.SGD(self.parameters(), **SGD_DEFAULTS)
 
     def freeze_layers(self, patterns: Sequence[str]) -> None:
-        """Stop training every parameter whose dotted name, or a module above it, matches a shell-style pattern.
+        """Freeze each parameter whose dotted name, or that of a parent module, matches a shell-style pattern.
 
         Raises:
-            ValueError: for a pattern that matches nothing, naming the modules there are.
+            ValueError: for a pattern without a match, naming the available modules.
         """
         for pattern in patterns:
             matched = [p for name, p in self.named_parameters() if _matches(name, pattern)]
@@ -94,15 +94,15 @@ class ImageClassifier(LightningModule):
                 parameter.requires_grad_(False)
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Mean cross-entropy of a batch, which is also added to the running training metrics."""
+        """Return the mean cross-entropy of a batch and add it to the training metrics."""
         return self._step(batch, self.train_metrics)
 
     def on_train_start(self) -> None:
-        """Take the step of a resumed run for logged: what belongs to it was logged before its checkpoint."""
+        """Mark a resumed run's step as logged: its metrics were logged before the checkpoint."""
         self._logged_step = self.trainer.global_step
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the interval's means once at every logged step: no other step waits for the device."""
+        """Log the interval's means every ``log_every_n_steps`` updates; other steps do not synchronise."""
         trainer: Any = self.trainer
         step, interval = trainer.global_step, trainer.log_every_n_steps
         if interval and step % interval == 0 and step != self._logged_step:
@@ -135,7 +135,7 @@ class ImageClassifier(LightningModule):
     def _log(self, stage: str, metrics: LossAndAccuracy, on_step: bool = False) -> None:
         values = {f"{stage}/{key}": value for key, value in metrics.compute().items()}
         metrics.reset()
-        # compute() has summed over the ranks already; sync_dist only tells Lightning that the value is common.
+        # compute() already sums over ranks; sync_dist only tells Lightning that all ranks hold the same value.
         self.log_dict(values, on_step=on_step, on_epoch=not on_step, sync_dist=not on_step)
 
 

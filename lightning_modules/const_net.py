@@ -1,4 +1,4 @@
-"""ConstNet: a residual network whose channels all start out equal."""
+"""ConstNet: a residual network whose channels can be initialised equal."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -44,7 +44,7 @@ class ConstBlock(nn.Module):
 
 
 class ConstNet(ImageClassifier):
-    """Residual network of single-convolution blocks in which, with init="zero", all features start equal.
+    """Residual network of single-convolution blocks; with init="zero" all features start equal.
 
     A 16-wide stem, then three groups of n = (depth - 4) / 3 blocks of widths 16k, 32k, 64k and strides 1, 2, 2,
     then relu, mean over space and a linear head. init="zero": stem and shortcuts average their inputs, branches
@@ -59,18 +59,18 @@ class ConstNet(ImageClassifier):
         in_channels: channels of the images.
         init: ``zero``, ``he`` as above, or another initialisation of `initialize`.
         norm: ``batch`` for BatchNorm2d, ``scalar`` for trainable scalars and no normalisation.
-        final_relu: whether the ReLU before the mean is there. With init="zero" most of its inputs are exactly 0 at
-            first, so that initial noise of any size chooses which of them pass a gradient, and a network without it is
-            the one whose escape tells how large the noise was.
+        final_relu: apply a ReLU before the mean. With init="zero" most of its inputs are initially exactly 0, so
+            initial noise of any size selects the inputs that pass a gradient. Disable it to infer the noise's size from
+            the escape step.
         noise_scale: size of the noise on every convolution weight, relative to He initialisation.
         noise_mode: ``additive`` or ``interpolate``, see `add_noise_`.
         dropout: rate of the regulariser on every branch, in [0, 1].
-        stem_dropout: whether the stem's output gets it too.
+        stem_dropout: also apply the regulariser to the stem's output.
         regularizer: ``dropout`` or ``disout``.
         frozen_layers: patterns of parameters that stay as initialised, see `ImageClassifier.freeze_layers`.
 
     Raises:
-        ValueError: for a depth the family does not have, or an argument out of range.
+        ValueError: for an invalid depth, or an argument out of range.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ConstNet(ImageClassifier):
         self.freeze_layers(frozen_layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, in_channels, H, W)."""
+        """Return logits (N, num_classes) of images (N, in_channels, H, W)."""
         features = self.blocks(self.stem_dropout(self.stem(images)))
         features = torch.relu(features) if self.final_relu else features
         # A plain mean: the backward of an adaptive pool is not deterministic on CUDA.

@@ -1,4 +1,4 @@
-"""Networks from elsewhere, by import path."""
+"""Networks of other packages, by import path."""
 
 import inspect
 import pkgutil
@@ -14,20 +14,20 @@ from symbreak.lightning_modules.schemes import Init, initialize
 
 
 class ImportedNetwork(ImageClassifier):
-    """Any network by its import path, under any initialisation.
+    """Wrap the network at an import path, with any initialisation.
 
     Args:
-        network: import path of a class or function that makes a network, such as ``torchvision.models.resnet18``.
+        network: import path of a class or function that returns a network, such as ``torchvision.models.resnet18``.
         num_classes: number of logits.
-        in_channels: channels of the images; those of one channel are repeated for a network that takes more.
-        network_args: keyword arguments of the network; num_classes and in_channels are added where it takes them.
+        in_channels: channels of the images; a single channel is repeated if the network expects more.
+        network_args: keyword arguments of the network; num_classes and in_channels are added if accepted.
         init: initialisation, see `initialize`.
-        noise_scale: size of the noise on every weight but the head's, relative to He initialisation.
+        noise_scale: size of the noise on every weight except the head's, relative to He initialisation.
         noise_mode: ``additive`` or ``interpolate``, see `add_noise_`.
         frozen_layers: patterns of parameters that stay as initialised, see `ImageClassifier.freeze_layers`.
 
     Raises:
-        ValueError: for sizes below 1, or a network that cannot be imported, made or initialised as asked.
+        ValueError: for sizes below 1, or a network that cannot be imported, built or initialised with these arguments.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class ImportedNetwork(ImageClassifier):
 
 
 def import_network(path: str, arguments: dict[str, Any], num_classes: int, in_channels: int) -> nn.Module:
-    """Make the network that ``path`` names.
+    """Build the network at the import path ``path``.
 
-    ``num_classes`` and ``in_channels`` are added to ``arguments`` where the signature names them, ``num_classes`` also
-    where the callable takes any keyword, as torchvision's models do.
+    ``num_classes`` and ``in_channels`` are added to ``arguments`` if the signature names them, ``num_classes`` also
+    if it accepts ``**kwargs``, as torchvision's models do.
 
     Raises:
-        ValueError: if there is nothing to import, if it does not take the arguments, or makes no nn.Module.
+        ValueError: if the import fails, the arguments are not accepted, or the result is no nn.Module.
     """
     try:
         make = pkgutil.resolve_name(path)
@@ -83,10 +83,10 @@ def import_network(path: str, arguments: dict[str, Any], num_classes: int, in_ch
 
 
 def input_channels(network: nn.Module, in_channels: int) -> int:
-    """Channels that the first convolution takes, to which images of one channel are repeated.
+    """Return the number of input channels of the first convolution; grey images are repeated to it.
 
     Raises:
-        ValueError: if it takes another number than the images have, and they have more than one.
+        ValueError: if it differs from the number of image channels, and that is above 1.
     """
     first = next((layer for layer in network.modules() if isinstance(layer, _ConvNd)), None)
     if first is None or first.in_channels == in_channels:

@@ -20,13 +20,13 @@ Fan = Literal["fan_in", "fan_out"]
 
 
 def centre_tap(weight: Tensor) -> Tensor:
-    """View of shape (C_out, C_in) on a kernel's centre (for even sizes, the tap right of it)."""
+    """Return a view (C_out, C_in) of the kernel's centre tap, at index size // 2 of each dimension."""
     return weight[(..., *(size // 2 for size in weight.shape[2:]))]
 
 
 @torch.no_grad()
 def averaging_(weight: Tensor, scale: float = 1.0) -> Tensor:
-    """Every output becomes the mean of all inputs: scale / C_in at the centre tap, 0 elsewhere.
+    """Set every output to the mean of all inputs: scale / C_in at the centre tap, 0 elsewhere.
 
     Source: Blumenfeld, Gilboa, Soudry, "Beyond Signal Propagation", ICML 2020.
     """
@@ -35,7 +35,7 @@ def averaging_(weight: Tensor, scale: float = 1.0) -> Tensor:
 
 @torch.no_grad()
 def identity_(weight: Tensor, scale: float = 1.0) -> Tensor:
-    """Every output becomes its own input: ``scale`` at W[d, d, centre], 0 elsewhere.
+    """Set every output to the input of the same index: ``scale`` at W[d, d, centre], 0 elsewhere.
 
     Raises:
         ValueError: unless C_out = C_in.
@@ -61,13 +61,13 @@ def cyclic_identity_(weight: Tensor, scale: float = 1.0) -> Tensor:
 
 @torch.no_grad()
 def partial_identity_(weight: Tensor) -> Tensor:
-    """Ones on the main diagonal of the centre tap, 0 elsewhere; outputs beyond C_in are 0."""
+    """Set the main diagonal of the centre tap to 1 and all else to 0; outputs beyond C_in are 0."""
     return _delta_(weight, torch.eye(*weight.shape[:2]))
 
 
 @torch.no_grad()
 def hadamard_(weight: Tensor, scale: HadamardScale = "code") -> Tensor:
-    """ZerO's matrix at the centre tap, 0 elsewhere, for P = C_out outputs and Q = C_in inputs.
+    """Set the centre tap to ZerO's matrix and all else to 0, for P = C_out outputs and Q = C_in inputs.
 
     P <= Q: the (partial) identity. P > Q: the first P rows and Q columns of the Hadamard matrix H of order
     2^m, m = ceil(log2 P), that is I(P x 2^m) H I(2^m x Q), times 2^(-m/2) (``code``, the published
@@ -87,7 +87,7 @@ def hadamard_(weight: Tensor, scale: HadamardScale = "code") -> Tensor:
 
 @torch.no_grad()
 def orthogonal_(weight: Tensor, gain: float = 1.0) -> Tensor:
-    """``gain`` times a random (semi-)orthogonal matrix of shape (C_out, C_in * taps).
+    """Set to ``gain`` times a random (semi-)orthogonal matrix of shape (C_out, C_in * taps).
 
     Source: Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics of learning", ICLR 2014.
     """
@@ -96,9 +96,9 @@ def orthogonal_(weight: Tensor, gain: float = 1.0) -> Tensor:
 
 @torch.no_grad()
 def delta_orthogonal_(weight: Tensor, gain: float = 1.0) -> Tensor:
-    """``gain`` times a random (semi-)orthogonal (C_out, C_in) matrix at the centre tap, 0 elsewhere.
+    """Set the centre tap to ``gain`` times a random (semi-)orthogonal matrix (C_out, C_in), all else to 0.
 
-    It keeps norms (times gain) where C_out >= C_in, the case of the source.
+    Norms are preserved (times gain) if C_out >= C_in, the case of the source.
 
     Source: Xiao et al., "Dynamical Isometry and a Mean Field Theory of CNNs", ICML 2018, algorithm 1.
     """
@@ -106,7 +106,7 @@ def delta_orthogonal_(weight: Tensor, gain: float = 1.0) -> Tensor:
 
 
 def he_(weight: Tensor, gain: float = 2.0, fan: Fan = "fan_out") -> Tensor:
-    """N(0, gain / fan), with fan_out = C_out * taps, fan_in = C_in * taps; gain is a factor of the variance.
+    """Draw from N(0, gain / fan), with fan_out = C_out * taps, fan_in = C_in * taps; gain scales the variance.
 
     Source: He et al., "Delving Deep into Rectifiers", ICCV 2015, eq. 10 (fan_in) and 14 (fan_out).
     """
@@ -120,7 +120,7 @@ def he_std(weight: Tensor, gain: float = 2.0, fan: Fan = "fan_out") -> float:
 
 
 def xavier_(weight: Tensor) -> Tensor:
-    """N(0, 2 / (fan_in + fan_out)).
+    """Draw from N(0, 2 / (fan_in + fan_out)).
 
     Source: Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010.
     """
@@ -129,7 +129,7 @@ def xavier_(weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def add_noise_(weight: Tensor, scale: float, mode: NoiseMode = "additive", slope: float = 0.0) -> Tensor:
-    """Disturb a structured weight; scale 0 changes no bit and draws no random number.
+    """Add Gaussian noise to a weight; scale 0 changes nothing and draws no random number.
 
     ``additive``: W + scale * N(0, he_std(W)^2). ``interpolate``: c W + N(0, g (1 - c) / fan_in), with
     c = 1 - scale and g = sqrt(2) (1 + slope), fan_in = C_in * taps, slope that of the leaky ReLU (0 for ReLU).
@@ -138,7 +138,7 @@ def add_noise_(weight: Tensor, scale: float, mode: NoiseMode = "additive", slope
         weight: tensor (C_out, C_in, *kernel), changed in place.
         scale: relative size of the noise, at least 0; at most 1 with ``interpolate``.
         mode: ``additive`` or ``interpolate``.
-        slope: negative slope of the activation, used by ``interpolate`` alone.
+        slope: negative slope of the activation, used by ``interpolate`` only.
 
     Raises:
         ValueError: for an unknown mode or a scale out of range.

@@ -1,4 +1,4 @@
-"""LanguageModel: next-token loss and metrics of every language model, nothing of its architecture."""
+"""LanguageModel: next-token loss, metrics and optimiser of all language models, without architecture."""
 
 from typing import Any
 
@@ -48,11 +48,11 @@ class LanguageModel(LightningModule):
         self._logged_step = 0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW with `ADAMW_DEFAULTS`, where the command line sets no other optimiser."""
+        """Return AdamW with `ADAMW_DEFAULTS`, used unless the command line sets an optimiser."""
         return torch.optim.AdamW(self.parameters(), **ADAMW_DEFAULTS)
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Mean next-token cross-entropy of a batch, with the load-balance losses."""
+        """Return the mean next-token cross-entropy of a batch plus the weighted load-balance losses."""
         loss = self._step(batch, "train")
         if self.balance:
             losses = [each.balance_loss for each in self.modules() if isinstance(each, MixtureOfExperts)]
@@ -60,11 +60,11 @@ class LanguageModel(LightningModule):
         return loss
 
     def on_train_start(self) -> None:
-        """Take the step of a resumed run for logged: what belongs to it was logged before its checkpoint."""
+        """Mark a resumed run's step as logged: its metrics were logged before the checkpoint."""
         self._logged_step = self.trainer.global_step
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the interval's means once at every logged step: no other step waits for the device."""
+        """Log the interval's means every ``log_every_n_steps`` updates; other steps do not synchronise."""
         trainer: Any = self.trainer
         step, interval = trainer.global_step, trainer.log_every_n_steps
         if interval and step % interval == 0 and step != self._logged_step:

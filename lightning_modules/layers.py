@@ -1,4 +1,4 @@
-"""Small layers that several networks share: trainable scalars and regularisers."""
+"""Layers shared by several networks: trainable scalars and regularisers."""
 
 from typing import Literal, get_args
 
@@ -19,7 +19,7 @@ class ScalarBias(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same shape."""
+        """Return a tensor of the same shape as x."""
         return x + self.bias
 
 
@@ -31,7 +31,7 @@ class ScalarScale(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same shape."""
+        """Return a tensor of the same shape as x."""
         return self.scale * x
 
 
@@ -39,19 +39,19 @@ class Disout(nn.Module):
     """Feature-map distortion: some blocks of a feature map become noise instead of 0.
 
     In training, y = (k * x + (1 - k) * alpha * std(x) * N(0, 1)) / mean(k), with k = 0 on square blocks and 1
-    elsewhere, std(x) over the whole batch and no gradient through it. Blocks start at each position of the grid of
-    (H - b + 1)(W - b + 1) with probability rate * H * W / b^2 / ((H - b + 1)(W - b + 1)), so that about ``rate`` of
-    the entries are distorted. In evaluation, y = x.
+    elsewhere, std(x) over the whole batch and detached. A block starts at each of the (H - b + 1)(W - b + 1) positions
+    with probability rate * H * W / b^2 / ((H - b + 1)(W - b + 1)), so that about ``rate`` of the
+    entries are distorted. In evaluation, y = x.
 
-    Difference from the source: there alpha is multiplied by a mean of the largest weights of the layer that follows,
-    in the published code by 0.01 where that layer is unknown. Here alpha is relative to std(x) alone, so that a
-    layer knows nothing of its neighbours (and zero weights do not switch the distortion off).
+    Difference from the source: the source multiplies alpha by a mean of the next layer's largest weights (its code
+    uses 0.01 if that layer is unknown). Here alpha is relative to std(x) alone: the layer does not depend on the next
+    one, and zero weights do not disable the distortion.
 
     Source: Tang et al., "Beyond Dropout: Feature Map Distortion to Regularize Deep Neural Networks", AAAI 2020.
 
     Args:
         rate: share of entries to distort, at least 0 and below 1.
-        block_size: side b of the blocks, cut to the feature map's; 1 for inputs that are not (N, C, H, W).
+        block_size: side b of the blocks, clipped to the feature map; 1 for inputs that are not (N, C, H, W).
         alpha: size of the noise relative to the features' standard deviation.
     """
 
@@ -63,7 +63,7 @@ class Disout(nn.Module):
         self.rate, self.block_size, self.alpha = rate, block_size, alpha
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same shape."""
+        """Return a tensor of the same shape as x."""
         if not self.training or self.rate == 0:
             return x
         kept = 1 - self._blocks(x)
@@ -82,7 +82,7 @@ class Disout(nn.Module):
 
 
 def make_regularizer(kind: Regularizer, rate: float) -> nn.Module:
-    """Dropout or `Disout` of the given rate; nothing where the rate is 0.
+    """Return dropout or `Disout` of the given rate, or the identity if the rate is 0.
 
     Raises:
         ValueError: for an unknown kind or a rate outside [0, 1].

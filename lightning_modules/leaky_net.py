@@ -1,4 +1,4 @@
-"""LeakyNet: a network without skip connections that starts as the identity."""
+"""LeakyNet: a network without skip connections whose blocks can be initialised as the identity."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -60,11 +60,11 @@ class LeakyBlock(nn.Module):
 
 
 class LeakyNet(ImageClassifier):
-    """Plain network of leaky ReLU blocks, each block's weight initialised by a letter.
+    """Plain network of leaky ReLU blocks; one letter per block selects the initialisation.
 
     A 16-wide stem, then three groups of n = (depth - 4) / 3 blocks of widths 16k, 32k, 64k and strides 1, 2, 2, then
-    leaky ReLU, mean over space and a linear head of zeros. The first letter of ``init`` is the stem's, the others are
-    the 3n blocks'; underscores are only for reading. Even blocks have phase +1, odd blocks -1, and the structured
+    leaky ReLU, mean over space and a linear head of zeros. The first letter of ``init`` sets the stem, the others
+    the 3n blocks; underscores are ignored. Even blocks have phase +1, odd blocks -1, and the structured
     weights of odd blocks are divided by the slope, so that a pair of blocks maps x to -x.
 
     ======  ===============================================================================================
@@ -74,7 +74,7 @@ class LeakyNet(ImageClassifier):
     ``i``   identity: phase at W[d, d mod C_in, centre]
     ``h``   random: N(0, g / fan_in), g = sqrt(2) (1 + slope)
     ``k``   noisy identity: c * identity + N(0, g (1 - c) / fan_in), c = 0.99
-    ``n``   noisy averaging, likewise
+    ``n``   noisy averaging: the same with averaging in place of identity
     ======  ===============================================================================================
 
     Source: Blumenfeld, Gilboa, Soudry, "Beyond Signal Propagation", ICML 2020.
@@ -84,8 +84,7 @@ class LeakyNet(ImageClassifier):
         widen_factor: the k of the widths.
         num_classes: number of logits.
         in_channels: channels of the images.
-        init: 3n + 1 letters, of which `PUBLISHED_INITS` are those of the source at depth 16, or an initialisation of
-            `initialize`.
+        init: 3n + 1 letters (`PUBLISHED_INITS`: those of the source at depth 16), or a scheme of `initialize`.
         negative_slope: slope of the leaky ReLU, above 0 and at most 1.
         noise_scale: size of the noise on every convolution weight, relative to He initialisation.
         noise_mode: ``additive`` or ``interpolate``, see `add_noise_`.
@@ -94,8 +93,7 @@ class LeakyNet(ImageClassifier):
         frozen_layers: patterns of parameters that stay as initialised, see `ImageClassifier.freeze_layers`.
 
     Raises:
-        ValueError: for a depth the family does not have, letters that are too many, too few or unknown, or an argument
-            out of range.
+        ValueError: for an invalid depth, a wrong number of letters, an unknown letter, or an argument out of range.
     """
 
     def __init__(
@@ -138,7 +136,7 @@ class LeakyNet(ImageClassifier):
         self.freeze_layers(frozen_layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, in_channels, H, W)."""
+        """Return logits (N, num_classes) of images (N, in_channels, H, W)."""
         features = functional.leaky_relu(self.blocks(self.stem(images)), self.slope)
         return self.head(features.mean(dim=(2, 3)))
 
@@ -170,7 +168,7 @@ def parse_init(init: str, depth: int) -> str:
 
 @torch.no_grad()
 def letter_(weight: Tensor, letter: str, slope: float, odd: bool = False) -> Tensor:
-    """Initialise one convolution weight by its letter, see `LeakyNet`."""
+    """Initialise one convolution weight as its letter says, see `LeakyNet`."""
     if letter == "h":
         return he_(weight, math.sqrt(2) * (1 + slope), "fan_in")
     scale = -1 / slope if odd else 1.0

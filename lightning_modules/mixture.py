@@ -1,4 +1,4 @@
-"""Mixtures of experts: feed-forward blocks of which a router chooses a few for each token."""
+"""Mixture of experts: a router selects a few feed-forward blocks per token."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ from symbreak.lightning_modules.checks import check_range
 class MixtureOfExperts(nn.Module):
     """Return sum_e g_e(x) E_e(x) over the ``top_k`` experts with the largest router logits r = R x + noise.
 
-    g is the softmax of r over the chosen experts and 0 elsewhere, so gates add up to 1. Every expert sees every token:
-    the number of tokens of an expert is known to the device alone, and reading it would stop the queue of kernels.
+    g is the softmax of r over the chosen experts and 0 elsewhere, so gates sum to 1. Every expert computes every token:
+    reading the number of tokens per expert would synchronise the host with the device.
 
     Shapes: x is (..., width), as is the output.
 
@@ -26,8 +26,8 @@ class MixtureOfExperts(nn.Module):
         router_noise: standard deviation of Gaussian noise on the logits while training.
 
     Attributes:
-        balance_loss: E sum_e f_e P_e of the last forward pass, with f_e the share of choices that fell on expert e and
-            P_e its mean probability; 1 where tokens are spread evenly.
+        balance_loss: E sum_e f_e P_e of the last forward pass, with f_e the share of choices that select expert e and
+            P_e its mean probability; 1 if the load is balanced.
 
     Raises:
         ValueError: for fewer than one expert, or ``top_k`` or noise out of range.

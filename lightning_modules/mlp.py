@@ -1,4 +1,4 @@
-"""MLP: the fully connected network on which ZerO's rank result is stated."""
+"""MLP: the fully connected network of ZerO's rank theorem."""
 
 import math
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ class MLP(ImageClassifier):
 
     Args:
         depth: number of linear layers, at least 2.
-        width: outputs of every layer but the last.
+        width: outputs of every layer except the last.
         num_classes: number of logits.
         in_channels: channels of the images.
         image_size: height and width of the images, in pixels.
         init: initialisation, see `initialize`.
-        hadamard_scale: ``code`` or ``paper``, for ``hadamard`` alone.
-        noise_scale: size of the noise on every weight but the head's, relative to He initialisation.
+        hadamard_scale: ``code`` or ``paper``, for ``hadamard`` only.
+        noise_scale: size of the noise on every weight except the head's, relative to He initialisation.
         noise_mode: ``additive`` or ``interpolate``, see `add_noise_`.
         frozen_layers: patterns of parameters that stay as initialised, see `ImageClassifier.freeze_layers`.
 
@@ -64,7 +64,7 @@ class MLP(ImageClassifier):
         self.freeze_layers(frozen_layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, in_channels, image_size, image_size).
+        """Return logits (N, num_classes) of images (N, in_channels, image_size, image_size).
 
         Raises:
             ValueError: for images of another size.

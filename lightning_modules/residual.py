@@ -1,4 +1,4 @@
-"""Residual branches of any network, found by the structure of its computation and never by name."""
+"""Residual branches of any network, found in its traced graph and not by name."""
 
 import operator
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ _MULTIPLY = {operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul
 
 @dataclass(frozen=True)
 class Branch:
-    """One residual branch: what is added to a shortcut.
+    """One residual branch, the layers whose output is added to a shortcut.
 
     Attributes:
-        layers: names of its convolutions, linear and attention layers, in the order they run.
-        last: name of the layer whose output is added, the one to set to 0 for a block to start as its shortcut.
-        gate: name of the parameter that multiplies that output (a scale, or a norm's weight), if there is one.
+        layers: names of its convolutions, linear and attention layers, in execution order.
+        last: name of the layer whose output is added; if its weight is 0, the block equals its shortcut.
+        gate: name of the parameter that multiplies that output (a scale, or a norm's weight), or None.
     """
 
     layers: tuple[str, ...]
@@ -35,7 +35,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Structure:
-    """Residual branches of a network and the name of the layer that makes its output."""
+    """Residual branches of a network and the name of its output layer."""
 
     branches: tuple[Branch, ...]
     head: str | None
@@ -44,9 +44,9 @@ class Structure:
 def find_structure(module: nn.Module) -> Structure:
     """Trace ``module`` and find its residual branches and its head.
 
-    A branch is one side of an addition whose two sides come from a common origin: the side with more layers, or,
-    with as many, the larger kernels; equal sides are no residual. A forward that torch.fx cannot follow is searched
-    child by child, and the head is then the weight layer registered last.
+    A branch is one operand of an addition whose two operands share an ancestor: the one with more layers or, in a
+    tie, larger kernels. Equal operands form no branch. If torch.fx cannot trace the forward, each child is searched
+    separately and the head is the weight layer registered last.
     """
     graph = _trace(module)
     if graph is not None:
@@ -63,14 +63,14 @@ def find_structure(module: nn.Module) -> Structure:
 
 
 class _Tracer(fx.Tracer):
-    """Keeps weight and norm layers whole, and looks into every other module that has children."""
+    """Treat weight and norm layers as leaves, and trace into every other module that has children."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.names = {id(parameter): name for name, parameter in module.named_parameters()}
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        # fx searches all parameters for each one that is read: minutes for thousands of scalars.
+        # fx searches all parameters at each access, which takes minutes for thousands of scalars.
         name = self.names.get(id(attr_val))
         if name is None:
             return super().getattr(attr, attr_val, parameter_proxy_cache)
@@ -86,7 +86,7 @@ class _Tracer(fx.Tracer):
 
 @contextmanager
 def _evaluation(module: nn.Module) -> Iterator[None]:
-    """Set evaluation mode, which has no dropout or checkpointing to trace, and restore every module's own mode."""
+    """Set evaluation mode, without dropout and checkpointing, and restore each module's mode afterwards."""
     modes = {child: child.training for child in module.modules()}
     module.eval()
     try:
@@ -100,12 +100,12 @@ def _trace(module: nn.Module) -> fx.Graph | None:
     try:
         with _evaluation(module):
             return _Tracer(module).trace(module)
-    except Exception:  # a forward with control flow on values may raise anything when it is traced
+    except Exception:  # tracing data-dependent control flow can raise anything
         return None
 
 
 class _Flow:
-    """A traced graph with, for each node, the layers it runs and the nodes it depends on (itself too) as a bit mask."""
+    """A traced graph; per node, the layers it runs and a bit mask of its ancestors, including itself."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
         self.modules = dict(module.named_modules())
@@ -139,7 +139,7 @@ class _Flow:
         return found[0] if found else None
 
     def _run_by(self, node: fx.Node) -> tuple[str, ...]:
-        """Names of the weight layers that a node calls, or whose weights it takes as a function."""
+        """Return the weight layers that a node calls, or whose weights it takes as inputs."""
         if self._is(node, nn.MultiheadAttention):
             return (str(node.target), f"{node.target}.out_proj")
         if self._is(node, WEIGHT_LAYERS):
@@ -151,7 +151,7 @@ class _Flow:
         return tuple(name for i, names in self.layers.items() if side >> i & 1 for name in names)
 
     def _size(self, side: int) -> tuple[int, int]:
-        """How many layers a side has, and how many taps their kernels have together."""
+        """Return an operand's number of layers and the total number of taps of their kernels."""
         names = self._names(side)
         weights = [getattr(self.modules[name], "weight", None) for name in names]
         return len(names), sum(w[0, 0].numel() for w in weights if isinstance(w, torch.Tensor))
@@ -161,7 +161,7 @@ class _Flow:
         gate = None
         while self.index[node] not in self.layers:
             gate = gate or self._gate(node)
-            # A gate computed from the features (squeeze-and-excitation) comes after them: the main path is earliest.
+            # A gate computed from the features (squeeze-and-excitation) runs after them: take the earliest input.
             sources = [s for s in node.all_input_nodes if s.op != "get_attr" and side >> self.index[s] & 1]
             if not sources:
                 return None

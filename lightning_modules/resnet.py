@@ -1,4 +1,4 @@
-"""ResNet: torchvision's for small images, and the family of depth 6n + 2 that trains without normalisation."""
+"""ResNet: torchvision's for small images, and CIFAR ResNets of depth 6n + 2 with optional BatchNorm."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ TORCHVISION_DEPTHS = (18, 34, 50)
 
 
 class ResidualBlock(nn.Module):
-    """relu(shortcut(x) + branch(x)) with two 3x3 convolutions in the branch, a 1x1 in the shortcut that changes width.
+    """relu(shortcut(x) + branch(x)): two 3x3 convolutions in the branch, a 1x1 in a shortcut that changes shape.
 
     norm="batch": BatchNorm after each convolution. norm="scalar": as in Fixup, a trainable scalar bias before each
     convolution and before the second relu, and s * h + b at the end of the branch.
@@ -81,7 +81,7 @@ class CifarResNet(nn.Module):
         self.head = nn.Linear(4 * width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, in_channels, H, W)."""
+        """Return logits (N, num_classes) of images (N, in_channels, H, W)."""
         features = torch.relu(self.stem_norm(self.stem(images)))
         if self.checkpointing and self.training:
             segments = math.isqrt(len(self.blocks))
@@ -93,7 +93,7 @@ class CifarResNet(nn.Module):
 
 
 def small_image_resnet(depth: int, num_classes: int, in_channels: int) -> nn.Module:
-    """Make torchvision's ResNet with a 3x3 stem of stride 1, without max pool and without in-place ReLU."""
+    """Return torchvision's ResNet with a 3x3 stem of stride 1, without max pool and without in-place ReLU."""
     network = getattr(torchvision.models, f"resnet{depth}")(num_classes=num_classes)
     network.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
     network.maxpool = nn.Identity()
@@ -104,7 +104,7 @@ def small_image_resnet(depth: int, num_classes: int, in_channels: int) -> nn.Mod
 
 
 class ResNet(ImageClassifier):
-    """Residual network under any initialisation.
+    """Residual network with any initialisation.
 
     family="torchvision": resnet18, 34 or 50 with a 3x3 stem of stride 1 and no max pool, for small images.
     family="cifar": depth 6n + 2, three groups of n blocks of two convolutions, widths w, 2w, 4w and strides 1, 2, 2;
@@ -119,19 +119,19 @@ class ResNet(ImageClassifier):
         num_classes: number of logits.
         in_channels: channels of the images.
         init: initialisation, see `initialize`.
-        hadamard_scale: ``code`` or ``paper``, for ``hadamard`` alone.
-        noise_scale: size of the noise on every weight but the head's, relative to He initialisation.
+        hadamard_scale: ``code`` or ``paper``, for ``hadamard`` only.
+        noise_scale: size of the noise on every weight except the head's, relative to He initialisation.
         noise_mode: ``additive`` or ``interpolate``, see `add_noise_`.
         frozen_layers: patterns of parameters that stay as initialised, see `ImageClassifier.freeze_layers`.
-        norm: ``batch`` or ``scalar``; family ``torchvision`` has ``batch`` alone.
+        norm: ``batch`` or ``scalar``; family ``torchvision`` has only ``batch``.
         width: the w of family ``cifar``.
         dropout: rate of the regulariser on every branch of family ``cifar``.
         regularizer: ``dropout`` or ``disout``.
-        checkpointing: compute activations again in the backward pass, for memory of order sqrt(depth) in a third
-            more time; family ``cifar`` with norm="scalar" alone, for BatchNorm would count every batch twice.
+        checkpointing: recompute activations in the backward pass: memory of order sqrt(depth), a third more time. Only
+            for family ``cifar`` with norm="scalar": BatchNorm statistics would be updated twice per batch.
 
     Raises:
-        ValueError: for a depth or option the family does not have, or an argument out of range.
+        ValueError: for a depth or option that the family lacks, or an argument out of range.
     """
 
     def __init__(

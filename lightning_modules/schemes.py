@@ -1,4 +1,4 @@
-"""Initialisation schemes for whole networks, the project's own or anybody's."""
+"""Initialisation schemes for whole networks: this project's or any nn.Module."""
 
 import math
 from collections.abc import Callable
@@ -35,7 +35,7 @@ RELU_GAIN = math.sqrt(2)
 
 
 class Initialized(NamedTuple):
-    """One line of `initialize`'s table."""
+    """One row of the table returned by `initialize`."""
 
     parameter: str
     rule: str
@@ -44,7 +44,7 @@ class Initialized(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a scheme does: a rule for weights, and what it changes in residual networks."""
+    """One scheme: a rule for weights, and its special cases in residual networks."""
 
     weight: Callable[[Tensor], Tensor]
     zero_last: bool = False
@@ -87,7 +87,7 @@ def initialize(
     =====================  =======================================================================================
     scheme                 weights
     =====================  =======================================================================================
-    ``default``            left as they are
+    ``default``            unchanged
     ``zero``               all features equal: ``averaging``, and the head 0
     ``he``                 N(0, 2 / fan_out) for convolutions, N(0, 2 / fan_in) for linear layers
     ``xavier``             N(0, 2 / (fan_in + fan_out))
@@ -105,20 +105,20 @@ def initialize(
                            ``rezero``)
     =====================  =======================================================================================
 
-    Biases become 0 and norms 1 and 0. Grouped convolutions are initialised group by group, the projections of an
-    attention layer one by one. The gate of a branch is the scale that multiplies its output, or the weight of the norm
-    there. Any other parameter (embeddings, scalar biases) is left as it is. Noise is added to all weights but the
-    head's.
+    Biases are set to 0, norm weights to 1 and norm biases to 0. Each group of a convolution and each projection of an
+    attention layer is initialised separately. The gate of a branch is the scale that multiplies its output, or the
+    weight of the norm there. Other parameters (embeddings, scalar biases) are unchanged. Noise is added to all weights
+    except the head's.
 
     Args:
-        module: any network; it is traced with torch.fx to find its residual branches and head.
+        module: network, traced with torch.fx to find its residual branches and head.
         scheme: one of the above.
         noise_scale: size of the noise relative to He initialisation, see `add_noise_`.
         noise_mode: ``additive`` or ``interpolate``.
         hadamard_scale: ``code`` or ``paper``, for ``hadamard`` alone, see `hadamard_`.
 
     Returns:
-        One row per parameter: its name, the rule applied, and how many entries are not 0.
+        One row per parameter: its name, the rule applied, and its number of nonzero entries.
 
     Raises:
         ValueError: for an unknown scheme, or one that does not fit the network, naming the layer.
@@ -144,19 +144,19 @@ def initialize(
 
 
 def zero_(module: nn.Module, hadamard_scale: HadamardScale = "code") -> list[Initialized]:
-    """Initialise any network by ZerO, ``hadamard`` of `initialize`."""
+    """Initialise a network with ZerO, the scheme ``hadamard`` of `initialize`."""
     return initialize(module, "hadamard", hadamard_scale=hadamard_scale)
 
 
 def perturb_convolutions_(module: nn.Module, scale: float, mode: NoiseMode, slope: float = 0.0) -> None:
-    """Add noise to every convolution weight of a network in the order of its modules, see `add_noise_`."""
+    """Add noise to every Conv2d weight of a network, in module order, see `add_noise_`."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             add_noise_(layer.weight, scale, mode, slope)
 
 
 class _Plan:
-    """A recipe fitted to one network's structure."""
+    """A recipe applied to one network's structure."""
 
     def __init__(self, scheme: Init, structure: Structure, hadamard_scale: HadamardScale) -> None:
         self.scheme, self.recipe = scheme, RECIPES[scheme]
@@ -182,7 +182,7 @@ class _Plan:
                 self.gates[branch.gate] = self.recipe.gate(len(branches))
 
     def apply(self, layer_name: str, layer: nn.Module, name: str, parameter: Tensor) -> str:
-        """Initialise one parameter and say by which rule."""
+        """Initialise one parameter and return the name of the rule."""
         if name in self.gates:
             parameter.fill_(self.gates[name])
             return f"gate {self.gates[name]:g}"

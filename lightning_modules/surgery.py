@@ -1,4 +1,4 @@
-"""Changes of a network that keep its function: wider layers, experts by copying, equal heads, low-rank adapters."""
+"""Network surgery: widened layers, upcycled experts, tied heads, low-rank adapters."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ AdapterRows = Literal["zero", "identical", "independent"]
 
 @torch.no_grad()
 def widen_(module: nn.Module, layer: str, factor: int, split: Split = "even", noise_scale: float = 0.0) -> None:
-    """Copy every unit of a layer ``factor`` - 1 times and share its outgoing weights among the copies, in place.
+    """Replace each unit by ``factor`` copies and split its outgoing weights among them, in place.
 
     Copy c of unit u gets the incoming weights of u and the share a_cu of its outgoing weights, sum_c a_cu = 1, so the
     function stays the same up to rounding. The layer must feed exactly one other convolution or linear map, with
@@ -29,7 +29,7 @@ def widen_(module: nn.Module, layer: str, factor: int, split: Split = "even", no
     Args:
         module: network that holds the layer.
         layer: dotted name of a Linear or an ungrouped convolution.
-        factor: how many units take the place of one.
+        factor: number of copies per unit.
         split: ``even`` shares 1 / factor, or ``uneven`` ones drawn uniformly and normalised.
         noise_scale: noise on the incoming weights relative to He initialisation; 0 keeps the function.
 
@@ -75,7 +75,7 @@ def _resize(source: Any, norms: list[Any], units: int) -> None:
 
 
 def _path_from(module: nn.Module, layer: str) -> tuple[list[Any], Any]:
-    """Norms between a layer and the one layer that reads it, and that layer; traced in the innermost parent."""
+    """Return the norms between a layer and its only consumer, and that consumer; trace the innermost parent."""
     parts = layer.split(".")
     for depth in range(len(parts) - 1, -1, -1):
         parent, name = module.get_submodule(".".join(parts[:depth])), ".".join(parts[depth:])
@@ -83,7 +83,7 @@ def _path_from(module: nn.Module, layer: str) -> tuple[list[Any], Any]:
             continue
         try:
             graph = fx.Tracer().trace(parent)
-        except Exception as error:  # whatever a forward does that fx cannot record
+        except Exception as error:  # tracing can raise anything
             raise ValueError(f"layer={layer!r}: what reads it cannot be traced: {error}") from error
         norms: list[Any] = []
         for child, inputs in _users(parent, graph, name):
@@ -97,7 +97,7 @@ def _path_from(module: nn.Module, layer: str) -> tuple[list[Any], Any]:
 
 
 def _users(parent: nn.Module, graph: fx.Graph, name: str) -> Iterator[tuple[nn.Module | None, int]]:
-    """Follow a layer's output while one node alone uses it: the module called there, and how many nodes it reads."""
+    """Yield each node's module and number of inputs along a layer's output, while it has only one user."""
     node = next((each for each in graph.nodes if each.op == "call_module" and each.target == name), None)
     while node is not None and len(node.users) == 1:
         node = next(iter(node.users))
@@ -109,13 +109,13 @@ def _users(parent: nn.Module, graph: fx.Graph, name: str) -> Iterator[tuple[nn.M
 def upcycle_(
     feed_forward: nn.Module, experts: int, noise_scale: float = 0.0, reinitialize: float = 0.0, **router: Any
 ) -> MixtureOfExperts:
-    """Return a mixture of ``experts`` copies of a feed-forward block, which computes the same as the block.
+    """Return a mixture of ``experts`` copies of a feed-forward block, equal to it without noise and resampling.
 
     Args:
         feed_forward: block whose first linear map reads its input and whose last one writes its output.
         experts: number of copies.
         noise_scale: noise on all weights of the copies relative to He initialisation.
-        reinitialize: share of hidden units drawn anew in each expert, from N(mean, std) of each weight.
+        reinitialize: share of hidden units resampled in each expert, from N(mean, std^2) of each weight.
         router: ``top_k`` and ``router_noise`` of `MixtureOfExperts`.
 
     Raises:
@@ -144,11 +144,11 @@ def upcycle_(
 
 @torch.no_grad()
 def tie_heads_(attention: nn.Module, outgoing: bool = False) -> None:
-    """Give all heads the query, key and value projections of head 0; with ``outgoing`` its output columns too.
+    """Copy head 0's query, key and value projections to all heads; with ``outgoing`` also its output columns.
 
     Args:
         attention: module with ``q_proj``, ``k_proj``, ``v_proj``, ``out_proj`` and ``num_heads``.
-        outgoing: whether the heads' parts of the output projection become equal.
+        outgoing: also copy head 0's columns of the output projection.
 
     Raises:
         ValueError: for a module without these.
@@ -170,7 +170,7 @@ class LowRank(nn.Module):
     """Return base(x) + U D x with a frozen linear map and trained D (rank, in) and U (out, rank).
 
     rows="zero": U = 0 and D ~ He, as in LoRA. rows="identical": all rows of D are equal and all columns of U are equal,
-    so that all ranks are copies. rows="independent": both are drawn, U with a hundredth of He's deviation.
+    so that all ranks are copies. rows="independent": D ~ He, U ~ N with 0.01 of He's standard deviation.
 
     Source: Hu et al., "LoRA", ICLR 2022.
 
@@ -203,9 +203,9 @@ class LowRank(nn.Module):
 
 
 def keep_state(optimizer: torch.optim.Optimizer, module: nn.Module, change: Callable[[], None]) -> None:
-    """Run surgery on a module in training: the optimizer trains its new parameters, in its first group.
+    """Run surgery during training and add new parameters to the optimizer's first group.
 
-    State of unchanged parameters stays; new or reshaped ones start without.
+    Unchanged parameters keep their optimizer state; new or reshaped ones start without state.
     """
     before = list(module.parameters())
     change()
@@ -217,5 +217,5 @@ def keep_state(optimizer: torch.optim.Optimizer, module: nn.Module, change: Call
     elsewhere = {id(parameter) for group in optimizer.param_groups[1:] for parameter in group["params"]}
     for group in optimizer.param_groups[1:]:
         group["params"] = [parameter for parameter in group["params"] if id(parameter) in kept]
-    # The order of a new optimizer, so that a checkpoint's state finds its parameters.
+    # Use the order of a new optimizer: checkpoints map state to parameters by position.
     optimizer.param_groups[0]["params"] = [parameter for parameter in after if id(parameter) not in elsewhere]

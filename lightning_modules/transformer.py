@@ -1,4 +1,4 @@
-"""TransformerLM: a decoder-only transformer whose units can be made copies, at the start or during training."""
+"""TransformerLM: a decoder-only transformer with options to copy units, initially or during training."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
@@ -25,7 +25,7 @@ Heads = Literal["independent", "equal", "symmetric"]
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention in which a token sees itself and the tokens before it; (N, T, width) to (N, T, width)."""
+    """Causal multi-head self-attention, (N, T, width) to (N, T, width)."""
 
     def __init__(self, width: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Block(nn.Module):
 
 
 def feed_forward(width: int, hidden: int, dropout: float) -> nn.Sequential:
-    """Make linear, GELU, dropout, linear."""
+    """Return linear, GELU, dropout, linear."""
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width))
 
 
@@ -76,7 +76,7 @@ class TransformerLM(LanguageModel):
         context: largest number of tokens.
         depth: number of blocks.
         width: size of the residual stream.
-        num_heads: attention heads; they divide the width.
+        num_heads: attention heads; must divide the width.
         hidden: hidden neurons of a feed-forward block.
         dropout: rate of dropout.
         experts: experts of each feed-forward block, 0 for one dense block, see `MixtureOfExperts`.
@@ -84,13 +84,13 @@ class TransformerLM(LanguageModel):
         router_noise: standard deviation of the noise on the router's logits while training.
         balance: weight of the load-balance loss.
         heads: ``independent``, ``equal`` (the same queries, keys and values) or ``symmetric`` (the same outputs too).
-        adapter_rank: rank of adapters on all query and value projections, 0 for none; the rest of the blocks is frozen.
+        adapter_rank: rank of adapters on all query and value projections, 0 for none; freezes the rest of the blocks.
         adapter_rows: rows of the adapters, see `LowRank`.
-        grow: ``none``, ``widen`` (each hidden neuron twice) or ``upcycle`` (four experts by copying).
-        grow_step: optimiser step before which it happens.
+        grow: ``none``, ``widen`` (two copies of each hidden neuron) or ``upcycle`` (four copies as experts).
+        grow_step: number of optimiser steps before growing.
         split: shares of outgoing weights under ``widen``.
-        noise_scale: noise on what is copied, relative to He initialisation.
-        reinitialize: share of hidden units drawn anew under ``upcycle``.
+        noise_scale: noise on the copies, relative to He initialisation.
+        reinitialize: share of hidden units resampled under ``upcycle``.
 
     Raises:
         ValueError: for an argument out of range.
@@ -145,19 +145,19 @@ class TransformerLM(LanguageModel):
         self.grown = grow == "none"
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (N, T, num_classes) of tokens (N, T)."""
+        """Return logits (N, T, num_classes) of tokens (N, T)."""
         x = self.dropout(self.embedding(tokens) + self.positions.weight[: tokens.shape[1]])
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))
 
     def on_train_start(self) -> None:
-        """Grow before the first step if that was asked for."""
+        """Grow before the first step if ``grow_step`` is already reached."""
         super().on_train_start()
         self._grow_when_due()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Grow after the update that completes ``grow_step`` steps; the optimiser trains what is new."""
+        """Grow after ``grow_step`` updates and add the new parameters to the optimiser."""
         super().on_train_batch_end(outputs, batch, batch_idx)
         self._grow_when_due()
 
@@ -178,7 +178,7 @@ class TransformerLM(LanguageModel):
         self.grown = True
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the shape that the checkpoint's weights have."""
+        """Grow first if the checkpoint was saved after growing."""
         own = {name: tensor.shape for name, tensor in self.state_dict().items()}
         if not self.grown and own != {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}:
             self.grow()
