@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
 import re
@@ -52,6 +53,8 @@ def script(name: str) -> str:
 
 def write(path: Path, text: str) -> None:
     """Replace a file in one step, so that a browser never reads half a page."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Is a folder, not the name of a page", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -38,7 +38,8 @@ def sweep(
     """Run every point of a W&B sweep file.
 
     The runs go to `OUTPUT/<sweep name>/`. The same call resumes a sweep that ended early: finished points are kept,
-    interrupted runs resume from their last checkpoint, and failed ones start again in a new folder. Nothing is deleted.
+    interrupted and failed runs resume from their last checkpoint, or start again in a new folder where there is none or
+    where resuming failed. Nothing is deleted.
 
     Examples:
         symbreak sweep quickstart                           a laptop: as many runs at a time as there are cores

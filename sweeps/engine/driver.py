@@ -50,6 +50,7 @@ class Active:
         folder: Its run folder.
         process: Its process.
         since: Start time in seconds since the epoch.
+        log_start: Size of the log when it started.
         reported: Number of metric values reported to early termination.
         size: Size of the history file when they were read.
         pruned: Whether early termination has stopped it.
@@ -59,6 +60,7 @@ class Active:
     folder: Path
     process: Process
     since: float
+    log_start: int
     reported: int = 0
     size: int = -1
     pruned: bool = False
@@ -146,13 +148,14 @@ class Driver:
         variables = {"WANDB_RUN_GROUP": self.sweep.name} | own | {"SYMBREAK_RUN_DIR": str(folder)}
         if not self.sweep.is_symbreak:
             variables["WANDB_DIR"] = str(folder)
+        log_start = (folder / LOG).stat().st_size if (folder / LOG).exists() else 0
         process = self.executor.start(Job(command, str(folder), variables, self.threads))
-        self.active.append(Active(point, folder, process, time.time()))
+        self.active.append(Active(point, folder, process, time.time(), log_start))
 
     def record(self, active: Active, code: int) -> None:
         """Record how a run ended."""
         point, folder = active.point, active.folder
-        message = last_lines(folder) or _ending(code)
+        message = last_lines(folder, active.log_start) or _ending(code)
         self._close_state(folder, code, message)
         value = metric_value(folder, self.sweep.metric.get("name", ""))
         if active.pruned:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from symbreak.sweeps.engine.files import PatientFiles
 from symbreak.sweeps.engine.metric import metric_value
@@ -23,9 +24,9 @@ from symbreak.sweeps.run.folder import (
     HISTORY,
     POINT,
     STATE,
+    checkpoints,
     history,
     last_lines,
-    latest_checkpoint,
     read_json,
     write_json,
 )
@@ -117,7 +118,8 @@ class Study:
         assert self.folder is not None
         folder, checkpoint = self._place(point)
         folder.mkdir(parents=True, exist_ok=True)
-        attempts = [*(point.attempts if folder.name == point.folder else []), {"started": now()}]
+        start = {"started": now(), "resumed": checkpoint is not None}
+        attempts = [*(point.attempts if folder.name == point.folder else []), start]
         if not (folder / POINT).exists():
             content = {"sweep": self.sweep.name, "number": point.number, "arm": point.label}
             write_json(folder / POINT, content | {"parameters": point.parameters} | point.draw)
@@ -149,7 +151,10 @@ class Study:
             point = Point(identity, note["number"], note["parameters"], str(note.get("arm", "")), file.parent.name)
             point.draw = {key: note[key] for key in ("params", "distributions") if key in note}
             attempts = read_json(file.with_name(ATTEMPTS)).get("attempts")
-            point.attempts = attempts if isinstance(attempts, list) and attempts else [{"started": ""}]
+            attempts = attempts if isinstance(attempts, list) else []
+            point.attempts = [{"started": ""} | each for each in attempts if isinstance(each, dict)] or [
+                {"started": ""}
+            ]
             if identity not in found or found[identity].attempts[-1]["started"] <= point.attempts[-1]["started"]:
                 found[identity] = point
         for point in found.values():
@@ -175,10 +180,12 @@ class Study:
     def _place(self, point: Point) -> tuple[Path, Path | None]:
         """Return the next attempt's folder and checkpoint: the last folder if it has one, else one without a run."""
         assert self.folder is not None
-        if point.folder:
+        last = point.attempts[-1] if point.attempts else {}
+        is_hopeless = last.get("status") == "failed" and last.get("resumed")
+        if point.folder and self.sweep.is_symbreak and not is_hopeless:
             folder = self.folder / point.folder
-            checkpoint = latest_checkpoint(folder) if self.sweep.is_symbreak else None
-            if checkpoint is not None:
+            whole = (path for path in checkpoints(folder) if is_zipfile(path))  # torch.save writes the end last
+            if (checkpoint := next(whole, None)) is not None:
                 return folder, checkpoint
         return next(folder for folder in self._folders(point) if not _holds_a_run(folder)), None
 

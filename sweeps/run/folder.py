@@ -145,13 +145,13 @@ def fraction(folder: Path) -> float:
     return min((summary.get("epoch") or 0) / epochs, 1.0) if isinstance(epochs, int) and epochs > 0 else 0.0
 
 
-def last_lines(folder: Path) -> str:
-    """Return a failed run's error: the one in its run.json, else the last lines of its log."""
-    noted = read_json(folder / STATE).get("error")
-    if noted:
-        return str(noted)
+def last_lines(folder: Path, start: int = 0) -> str:
+    """Return a failed run's error: the one in its run.json, else the last lines of its log from byte `start` on."""
+    state = read_json(folder / STATE)
+    if state.get("error") and (not start or state.get("status") == "failed"):
+        return str(state["error"])
     try:
-        lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (folder / LOG).read_bytes()[start:].decode("utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     return "\n".join([line for line in lines if line.strip()][-ERROR_LINES:])
@@ -159,5 +159,10 @@ def last_lines(folder: Path) -> str:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """Return the checkpoint of a run that was written last, if there is one."""
+    return next(iter(checkpoints(folder)), None)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run, the latest first."""
     found = [path for path in (folder / CHECKPOINTS).glob("*.ckpt") if path.is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from symbreak.callbacks import AtomicCheckpointIO
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.run.arguments import SECTIONS
-from symbreak.sweeps.run.folder import HISTORY, flatten
+from symbreak.sweeps.run.folder import HISTORY, POINT, flatten
 
 KEY = "symbreak_config"
 INITIAL = {"init", "noise_scale", "noise_mode"}
@@ -138,8 +139,15 @@ class Origin:
             if why:
                 raise UsageError(f"{key}: {why} (it was {was!r} in the checkpoint's run, and is {now!r})")
 
+    def _is_of_this_run(self) -> bool:
+        own = os.environ.get("SYMBREAK_RUN_DIR")
+        folder = self.path.resolve().parent.parent
+        return own is not None and Path(own).resolve() == folder and (folder / POINT).is_file()
+
     def _check_length(self, trainer: Mapping[str, Any]) -> None:
         last = trainer.get("max_steps") or -1
+        if self._is_of_this_run():
+            return  # a sweep's run that was interrupted after its last step is tested
         if 0 <= last <= self.step:
             raise UsageError(
                 f"ckpt_path: {self.path} is at step {self.step}, and trainer.max_steps is {last}: nothing is left to "
