@@ -152,3 +152,22 @@ def test_labels_tell_arms_apart():
     assert points.label(grid[0], ["a.seed", "b.seed"]) == "a.seed=0, b.seed=0"
     assert points.label(grid[0], []) == "run"
     assert points.label({"config": "{rounding_noise: {ulps: 1}}"}, ["config"]) == "ulps=1"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ("{x: {value: 2026-01-01}}", r"parameters\.x: 2026-01-01 is a date to YAML; write it in quotes"),
+        ("{1: {value: 2}}", r"parameters\.1: a name is text; write 1 in quotes"),
+        ("{x: {values: [1, 2], probabilities: half}}", r"parameters\.x\.probabilities: a list of numbers is needed"),
+        ("{x: {value: 1}, x: {value: 2}}", r"x: given twice"),
+        (f"{{{', '.join(f'p{n}: {{values: {list(range(12))}}}' for n in range(8))}}}", "a grid of 429,981,696 points"),
+    ],
+)
+def test_what_yaml_makes_of_a_file_is_checked(tmp_path, parameters, message):
+    path = tmp_path / "a.yaml"
+    path.write_text(f"method: {'random' if 'prob' in parameters else 'grid'}\nprogram: p\nparameters: {parameters}\n")
+    with pytest.raises(UsageError, match=message) as error:
+        sweep_file.load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
