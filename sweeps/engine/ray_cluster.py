@@ -131,13 +131,23 @@ def _check_storage(folder: Path) -> None:
             host: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(str(probe))
             for node, host in machines.items()
         }
-        blind = [host for host, answer in answers.items() if not ray.get(answer, timeout=STORAGE_SECONDS)]
-    except (RayError, GetTimeoutError) as error:
+        blind = [host for host, answer in answers.items() if _is_blind(answer)]
+    except GetTimeoutError as error:
         raise UsageError(f"a machine of the cluster does not answer: {str(error).splitlines()[0]}") from error
     finally:
         probe.unlink()
     if blind:
         raise UsageError(f"{', '.join(blind)} cannot see {folder}; give an --output on shared storage")
+
+
+def _is_blind(answer: Any) -> bool:
+    """Return whether a machine answered that it does not see the file; one that left meanwhile does not matter."""
+    try:
+        return not ray.get(answer, timeout=STORAGE_SECONDS)
+    except GetTimeoutError:
+        raise
+    except RayError:
+        return False
 
 
 def _sees(path: str) -> bool:
