@@ -109,7 +109,7 @@ class Driver:
         if self.study.files.flush():
             while self.executor.free() > 0 and (is_left := self._start_next()):
                 pass
-        return bool(self.active) or is_left
+        return bool(self.active) or is_left or not self.study.files.flush()
 
     def _start_next(self) -> bool:
         """Start one run; return False if no point is left or a record could not be written."""

@@ -1,8 +1,10 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from symbreak.sweeps.engine.driver import Driver
 from symbreak.sweeps.engine.files import PatientFiles
 from symbreak.sweeps.engine.study import Study
 from symbreak.sweeps.errors import UsageError
@@ -143,3 +145,17 @@ def test_a_record_is_written_when_the_disk_takes_it_again(tmp_path, monkeypatch)
     assert json.loads(path.read_text()) == {"a": 1}
     assert said[1:] == ["Writing works again."]
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_driver_waits_for_the_disk(make_study, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    study = make_study(values=[1])
+    said: list[str] = []
+    study.files.say = said.append
+    driver = Driver(study, SimpleNamespace(free=lambda: 1), 1)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(study, "begin", full)
+    assert driver.step()
+    assert study.points[0].status == "waiting"
+    assert len(said) == 1
