@@ -19,7 +19,13 @@ from symbreak.sweeps.engine.job import STOP_SECONDS, Job, execute, leave, owner_
 from symbreak.sweeps.engine.machine import run_environment
 from symbreak.sweeps.errors import UsageError
 
-PRELOAD = ("torch", "pytorch_lightning", "symbreak.sweeps.run.command")
+PRELOAD = (
+    "torch",
+    "pytorch_lightning",
+    "symbreak.sweeps.run.command",
+    "symbreak.datamodules",
+    "symbreak.lightning_modules",
+)
 SERVER_GONE = 255
 """Exit code that multiprocessing reports for every child of a killed fork server; a command may return it too."""
 
