@@ -68,3 +68,17 @@ def spreads_differ(first: Sequence[float], second: Sequence[float], confidence: 
         method="percentile",
     )
     return not found.confidence_interval.low <= 0 <= found.confidence_interval.high
+
+
+def churns_differ(first: np.ndarray, second: np.ndarray, confidence: float) -> bool:
+    """Return whether the bootstrap interval of the difference of two mean churns excludes 0.
+
+    Args:
+        first: Churn of each pair of runs of one source (n, n).
+        second: The same of another.
+        confidence: Level of the interval.
+    """
+    one, other = resampled_churn(first, seed=0), resampled_churn(second, seed=1)
+    count = min(len(one), len(other))
+    low, high = np.quantile(one[:count] - other[:count], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return not low <= 0 <= high

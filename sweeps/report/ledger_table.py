@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
 from symbreak.sweeps.report.arms import readable
 from symbreak.sweeps.report.bootstrap import LEAST, Interval
 from symbreak.sweeps.report.grids import UNKNOWN, Cell, Grid, number, text
-from symbreak.sweeps.report.ledger import Entry, Ledger
+from symbreak.sweeps.report.ledger import Entry, Ledger, Pairing
 from symbreak.sweeps.report.sentences import Sentence
 
 COLUMNS = (
@@ -75,21 +77,45 @@ def _equivalent(entry: Entry, ledger: Ledger) -> Cell:
 
 
 def ledger_sentences(ledger: Ledger | None) -> list[Sentence]:
-    """Return sentences: sources whose spreads of accuracy differ significantly, and sources with too few runs."""
+    """Return sentences: sizes of the effects, sources that differ significantly, and sources with too few runs."""
     if ledger is None:
         return []
-    found = []
     judged = [entry for entry in ledger.entries if entry.source not in ledger.too_few]
+    found = _effects([entry for entry in judged if entry.separation != math.inf])
     if len(judged) > 1:
-        said = (
-            f"differs between {'; '.join(ledger.different)}" if ledger.different else "differs between no two sources"
-        )
-        found.append(
-            Sentence(
-                "Spread of the accuracy",
-                f"{said} (95 % bootstrap over runs, corrected for {len(judged) * (len(judged) - 1) // 2} comparisons).",
-            )
-        )
+        found += [
+            Sentence("Spread of the accuracy", _differing(ledger.spreads, judged)),
+            Sentence("Churn", _differing(ledger.churns, judged)),
+        ]
     if ledger.too_few:
         found.append(Sentence("Too few runs", f"for a claim (fewer than {LEAST}): {'; '.join(ledger.too_few)}."))
     return found
+
+
+def _effects(entries: Sequence[Entry]) -> list[Sentence]:
+    """Say how far the sources whose runs separate are apart in their effect."""
+    parts = []
+    for name, unit, values in (
+        ("spread of the accuracy", " points", {e.source: 100 * e.spread for e in entries if e.spread}),
+        ("churn", " %", {e.source: 100 * e.churn for e in entries if e.churn}),
+    ):
+        if len(values) > 1:
+            least, most = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+            parts.append(
+                f"{name} from {values[least]:.2f}{unit} ({least}) to {values[most]:.2f}{unit} ({most}), "
+                f"a factor of {values[most] / values[least]:.1f}"
+            )
+    return [Sentence("Effect of a source", f"{'; '.join(parts)}.")] if parts else []
+
+
+def _differing(pairs: Sequence[Pairing], judged: Sequence[Entry]) -> str:
+    """Say which sources differ, grouped by the one that differs from most others."""
+    comparisons = len(judged) * (len(judged) - 1) // 2
+    origin = f"(95 % bootstrap over runs, corrected for {comparisons} comparisons)"
+    left, parts = list(pairs), []
+    while left:
+        most, _ = Counter(name for pair in left for name in pair).most_common(1)[0]
+        others = [next(name for name in pair if name != most) for pair in left if most in pair]
+        parts.append(f"{most} from {', '.join(others)}")
+        left = [pair for pair in left if most not in pair]
+    return f"differs: {'; '.join(parts)} {origin}." if parts else f"differs between no two sources {origin}."

@@ -20,7 +20,7 @@ CHANGING = ("running", "silent")
 """Statuses that can change although no file changes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunTable:
     """All runs of a report.
 

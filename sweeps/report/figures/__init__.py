@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from symbreak.sweeps.report.figures import correlation, layers, networks, noise, parallel, symmetry, training
+from symbreak.sweeps.report.figures import correlation, layers, ledger, networks, noise, parallel, symmetry, training
 from symbreak.sweeps.report.figures.style import Figure
 from symbreak.sweeps.report.table import RunTable
 
@@ -20,6 +20,8 @@ FIGURES: tuple[Callable[[RunTable], Figure | list[Figure] | None], ...] = (
     correlation.ranks,
     networks.init_strings,
     networks.depth,
+    ledger.effects,
+    ledger.growth,
     parallel.parallel,
 )
 

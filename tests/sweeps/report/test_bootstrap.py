@@ -4,6 +4,7 @@ import pytest
 from symbreak.sweeps.report.bootstrap import (
     LEAST,
     churn_interval,
+    churns_differ,
     mean_churn,
     resampled_churn,
     spread_interval,
@@ -48,3 +49,16 @@ def test_churn_is_the_mean_over_pairs_and_its_interval_resamples_runs():
         by_hand.append(np.mean([matrix[a, b] for k, a in enumerate(runs) for b in runs[:k] if a != b]))
     assert resampled_churn(matrix).std() == pytest.approx(np.std(by_hand), rel=0.1)
     assert resampled_churn(matrix).mean() == pytest.approx(np.mean(by_hand), rel=0.05)
+
+
+def churn_of(level, seed, count=10):
+    """Return the churn of runs that differ from one truth in a share of 300 predictions each."""
+    wrong = np.random.default_rng(seed).random((count, 300)) < level
+    return (wrong[:, None] != wrong[None]).mean(axis=-1)
+
+
+def test_churns_differ_where_they_do_and_not_where_they_do_not():
+    few, many = churn_of(0.02, 0), churn_of(0.1, 1)
+    assert churns_differ(few, many, 0.95)
+    assert not churns_differ(few, churn_of(0.02, 2), 0.999)
+    assert not churns_differ(np.zeros((5, 5)), np.zeros((5, 5)), 0.95)

@@ -2,13 +2,16 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from symbreak.sweeps.compare.predictions import churn, read_predictions
 from symbreak.sweeps.report.command import report
-from symbreak.sweeps.report.ledger import Entry, _differences, _placed, ledger, source_name
+from symbreak.sweeps.report.figures import ledger as figures
+from symbreak.sweeps.report.ledger import Entry, Ledger, _differences, _placed, _spreads_differ, ledger
+from symbreak.sweeps.report.ledger_sources import source_name
 from symbreak.sweeps.report.ledger_table import ledger_grid, ledger_sentences
 from symbreak.sweeps.report.table import load_runs
 from symbreak.sweeps.run.arguments import prepare
@@ -90,7 +93,7 @@ def test_sources_lie_on_the_curve_of_noise_at_step_0(table):
 def test_two_runs_of_a_source_are_too_few_for_a_claim(table):
     found = ledger(table)
     assert found is not None
-    assert found.different == []
+    assert found.spreads == found.churns == []
     assert set(found.too_few) == set(TREATMENTS)
     (sentence,) = ledger_sentences(found)
     assert sentence.text.startswith("for a claim (fewer than 5)")
@@ -101,6 +104,19 @@ def test_the_report_holds_the_ledger(table, tmp_path):
     page = report([folder], tmp_path / "report.html").read_text()
     assert 'id="noise-ledger"' in page
     assert all(name in page for name in TREATMENTS)
+    assert '"ledger-effects"' in page
+
+
+def test_figures_draw_every_source(table):
+    effect, rise = figures.effects(table), figures.growth(table)
+    assert effect is not None
+    assert rise is not None
+    left_right, lines = list[Any](effect.plot.data), list[Any](rise.plot.data)
+    assert [set(trace["y"]) for trace in left_right] == [set(TREATMENTS)] * 2
+    drawn = {trace["name"]: trace for trace in lines}
+    assert set(drawn) == set(TREATMENTS)
+    assert not drawn["nothing"]["customdata"].any()
+    assert drawn["order"]["customdata"][-1] == entries(table)["order"].distance
 
 
 def test_other_sweeps_have_no_ledger(table):
@@ -111,15 +127,19 @@ def test_other_sweeps_have_no_ledger(table):
 
 
 def entry(source, accuracies, separation=None, noise=None):
-    return Entry(source, len(accuracies), tuple(accuracies), 0.0, None, None, None, None, None, separation, noise)
+    return Entry(source, len(accuracies), tuple(accuracies), separation=separation, noise=noise)
 
 
 def test_claims_are_made_from_five_runs_on_and_name_the_pair():
     random = np.random.default_rng(0)
     wide, narrow = (tuple(random.normal(0.9, scale, 10)) for scale in (0.05, 0.001))
-    different, too_few = _differences([entry("a", wide), entry("b", narrow), entry("c", wide[:4])])
-    assert different == ["a and b"]
-    assert too_few == ["c"]
+    entries = [entry("a", wide), entry("b", narrow), entry("c", wide)]
+    assert _differences(entries, _spreads_differ) == [("a", "b"), ("b", "c")]
+    book = Ledger(entries, [("a", "b"), ("b", "c")], [], [])
+    effect, spread, churned = (sentence.text for sentence in ledger_sentences(book))
+    assert effect.startswith("spread of the accuracy from 0.")
+    assert spread.startswith("differs: b from a, c (95 % bootstrap over runs, corrected for 3 comparisons)")
+    assert churned.startswith("differs between no two sources")
 
 
 def test_any_source_is_placed_on_the_curve():
