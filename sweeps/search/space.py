@@ -192,8 +192,10 @@ def grid_points(parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _grid_values(form: Mapping[str, Any]) -> list[Any]:
     if "values" in form or "value" in form:
         return [json.loads(choice) for choice in choices({"values": [form.get("value")], **form})]
-    step = form.get("q", 1)
-    count = math.floor((form["max"] - form["min"]) / step + 1e-9) + 1
+    if distribution_of("", form) == "int_uniform":
+        return list(range(form["min"], form["max"] + 1))
+    step = form.get("q", DEFAULTS["q"])
+    count = max(1, math.ceil((form["max"] - form["min"]) / step - 1e-9))  # W&B's grid leaves out max
     return [form["min"] + index * step for index in range(count)]
 
 

@@ -90,7 +90,7 @@ def test_grid_runs_through_nested_parameters_last_fastest():
     parameters = {
         "a": {"values": [1, None, 1]},
         "b": {"parameters": {"c": {"value": "x"}, "d": {"min": 2, "max": 3}}},
-        "e": {"distribution": "q_uniform", "min": 0.0, "max": 1.0, "q": 0.5},
+        "e": {"distribution": "q_uniform", "min": 0.0, "max": 1.5, "q": 0.5},
     }
     space.check_parameters(parameters, grid=True)
     points = list(space.grid_points(parameters))
