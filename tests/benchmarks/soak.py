@@ -81,7 +81,7 @@ def soak(scratch: Path, points: int, workers: int, every: float, on_ray: bool) -
         driver = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         while driver.poll() is None:
             time.sleep(every * random.uniform(0.5, 1.5))
-            seen |= {entry.name for entry in folder.glob("0*")}
+            seen |= {entry.name for entry in folder.glob("[0-9]*-*")}
             if runs := runs_of(folder):
                 os.kill(random.choice(runs), signal.SIGKILL)
                 kills += 1
@@ -103,7 +103,7 @@ def soak(scratch: Path, points: int, workers: int, every: float, on_ray: bool) -
 
 def check(folder: Path, points: int, seen: set[str], scratch: Path) -> dict[str, float]:
     """Check the records and the weights of a sweep that has ended."""
-    notes = {path.parent: json.loads(path.read_text())["attempts"] for path in folder.glob("0*/attempts.json")}
+    notes = {path.parent: json.loads(path.read_text())["attempts"] for path in folder.glob("*/attempts.json")}
     ended_well = [run for run, tries in notes.items() if tries[-1]["status"] == "finished"]
     finished = Counter(json.loads((run / "point.json").read_text())["number"] for run in ended_well)
     assert seen <= {path.name for path in notes}, "a folder is gone"
