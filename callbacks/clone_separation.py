@@ -17,6 +17,7 @@ from symbreak.callbacks.monitor import Monitor
 from symbreak.callbacks.precision import exact_products
 
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+KINDS = ("channels", "neurons", "heads", "experts", "ranks")
 
 
 class CloneSeparation(Monitor):
@@ -47,20 +48,29 @@ class CloneSeparation(Monitor):
         samples: number of samples, from the start of the batch, on which outputs are measured.
         start_step: search for groups at the first measurement from this step on, such as the step of a surgery.
         tolerance: see `find_clones`; 0 finds bitwise equal units only.
+        kinds: kinds of units to search, of ``channels``, ``neurons``, ``heads``, ``experts`` and ``ranks``; empty for
+            all. One kind with a large tolerance compares all its units, whether or not they are copies.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of range or a kind is unknown.
     """
 
     family = "clones"
     measures_features = False  # this callback registers its own hooks
 
     def __init__(
-        self, every_n_steps: int | None = None, samples: int = 8, start_step: int = 0, tolerance: float = 0.0
+        self,
+        every_n_steps: int | None = None,
+        samples: int = 8,
+        start_step: int = 0,
+        tolerance: float = 0.0,
+        kinds: Sequence[str] = (),
     ) -> None:
         if start_step < 0 or tolerance < 0:
             raise ValueError(f"start_step and tolerance must be at least 0, got {start_step} and {tolerance}")
-        self.start_step, self.tolerance = start_step, tolerance
+        if unknown := [kind for kind in kinds if kind not in KINDS]:
+            raise ValueError(f"kinds={unknown}: expected some of {', '.join(map(repr, KINDS))}")
+        self.start_step, self.tolerance, self.kinds = start_step, tolerance, tuple(kinds) or KINDS
         super().__init__(every_n_steps, samples)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,8 +151,10 @@ class CloneSeparation(Monitor):
         if self._found_step < 0:
             self._found_step = step
             for group in find_clones(self._module, tolerance=self.tolerance):
-                self._members.setdefault(group.name, []).append(list(group.members))
-        self._units = {each.name: each for each in find_units(self._module) if each.name in self._members}
+                if group.kind in self.kinds:
+                    self._members.setdefault(group.name, []).append(list(group.members))
+        units = [each for each in find_units(self._module) if each.kind in self.kinds]
+        self._units = {each.name: each for each in units if each.name in self._members}
         self._kinds = {name: units.kind for name, units in self._units.items()}
 
     def _open(self, step: int) -> None:

@@ -1,11 +1,14 @@
 """Mixture of experts: a router selects a few feed-forward blocks per token."""
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from symbreak.lightning_modules.checks import check_range
+from symbreak.lightning_modules.checks import check_choice, check_range
+
+Router = Literal["random", "equal"]
 
 
 class MixtureOfExperts(nn.Module):
@@ -24,24 +27,35 @@ class MixtureOfExperts(nn.Module):
         width: size of x.
         top_k: experts per token.
         router_noise: standard deviation of Gaussian noise on the logits while training.
+        router: ``random`` or ``equal`` (R = 0: all gates are equal, and ties select the same experts for every token).
 
     Attributes:
         balance_loss: E sum_e f_e P_e of the last forward pass, with f_e the share of choices that select expert e and
             P_e its mean probability; 1 if the load is balanced.
 
     Raises:
-        ValueError: for fewer than one expert, or ``top_k`` or noise out of range.
+        ValueError: for fewer than one expert, ``top_k`` or noise out of range, or an unknown router.
     """
 
     balance_loss: Tensor
 
-    def __init__(self, experts: Sequence[nn.Module], width: int, top_k: int = 2, router_noise: float = 0.0) -> None:
+    def __init__(
+        self,
+        experts: Sequence[nn.Module],
+        width: int,
+        top_k: int = 2,
+        router_noise: float = 0.0,
+        router: Router = "random",
+    ) -> None:
         super().__init__()
+        check_choice("router", router, get_args(Router))
         check_range("experts", len(experts), 1)
         check_range("top_k", top_k, 1, len(experts))
         check_range("router_noise", router_noise, 0)
         self.experts = nn.ModuleList(experts)
         self.router = nn.Linear(width, len(experts), bias=False)
+        if router == "equal":
+            nn.init.zeros_(self.router.weight)
         self.top_k, self.router_noise = top_k, router_noise
 
     def forward(self, x: Tensor) -> Tensor:

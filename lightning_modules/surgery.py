@@ -116,7 +116,7 @@ def upcycle_(
         experts: number of copies.
         noise_scale: noise on all weights of the copies relative to He initialisation.
         reinitialize: share of hidden units resampled in each expert, from N(mean, std^2) of each weight.
-        router: ``top_k`` and ``router_noise`` of `MixtureOfExperts`.
+        router: ``top_k``, ``router_noise`` and ``router`` of `MixtureOfExperts`.
 
     Raises:
         ValueError: for an argument out of range, or a block without two linear maps.

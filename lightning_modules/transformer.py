@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from symbreak.lightning_modules.checks import check_choice, check_range
 from symbreak.lightning_modules.language_model import LanguageModel
-from symbreak.lightning_modules.mixture import MixtureOfExperts
+from symbreak.lightning_modules.mixture import MixtureOfExperts, Router
 from symbreak.lightning_modules.surgery import (
     AdapterRows,
     LowRank,
@@ -67,7 +67,8 @@ def feed_forward(width: int, hidden: int, dropout: float) -> nn.Sequential:
 class TransformerLM(LanguageModel):
     """Decoder-only language model: embeddings, pre-norm blocks, norm, linear head.
 
-    Weights start as N(0, 0.02^2), those that write to the residual stream as N(0, 0.02^2 / (2 depth)), biases as 0.
+    Weights start as N(0, 0.02^2), those that write to the residual stream as N(0, 0.02^2 / (2 depth)), biases as 0,
+    routers as `MixtureOfExperts` makes them.
 
     Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019.
 
@@ -82,6 +83,7 @@ class TransformerLM(LanguageModel):
         experts: experts of each feed-forward block, 0 for one dense block, see `MixtureOfExperts`.
         top_k: experts per token.
         router_noise: standard deviation of the noise on the router's logits while training.
+        router: ``random`` or ``equal``, see `MixtureOfExperts`.
         balance: weight of the load-balance loss.
         heads: ``independent``, ``equal`` (the same queries, keys and values) or ``symmetric`` (the same outputs too).
         adapter_rank: rank of adapters on all query and value projections, 0 for none; freezes the rest of the blocks.
@@ -108,6 +110,7 @@ class TransformerLM(LanguageModel):
         experts: int = 0,
         top_k: int = 2,
         router_noise: float = 0.0,
+        router: Router = "random",
         balance: float = 0.01,
         heads: Heads = "independent",
         adapter_rank: int = 0,
@@ -122,6 +125,7 @@ class TransformerLM(LanguageModel):
         check_choice("heads", heads, get_args(Heads))
         check_choice("grow", grow, get_args(Grow))
         check_choice("split", split, get_args(Split))
+        check_choice("router", router, get_args(Router))
         sizes = {"context": context, "depth": depth, "hidden": hidden, "num_heads": num_heads}
         _check_bounds(sizes, 1)
         _check_bounds({"grow_step": grow_step, "noise_scale": noise_scale, "adapter_rank": adapter_rank}, 0)
@@ -139,7 +143,7 @@ class TransformerLM(LanguageModel):
         if experts:
             for block in self._blocks():
                 members = [feed_forward(width, hidden, dropout) for _ in range(experts)]
-                block.feed_forward = MixtureOfExperts(members, width, top_k, router_noise)
+                block.feed_forward = MixtureOfExperts(members, width, top_k, router_noise, router)
         self._initialize(depth)
         self._tie_and_adapt(heads, adapter_rank, adapter_rows)
         self.grown = grow == "none"
@@ -172,7 +176,7 @@ class TransformerLM(LanguageModel):
             if options["grow"] == "widen":
                 widen_(self, f"blocks.{index}.feed_forward.0", 2, options["split"], options["noise_scale"])
             elif options["grow"] == "upcycle":
-                router = {"top_k": options["top_k"], "router_noise": options["router_noise"]}
+                router = {name: options[name] for name in ("top_k", "router_noise", "router")}
                 share, noise = options["reinitialize"], options["noise_scale"]
                 block.feed_forward = upcycle_(block.feed_forward, 4, noise, share, **router)
         self.grown = True
@@ -199,6 +203,8 @@ class TransformerLM(LanguageModel):
     def _initialize(self, depth: int) -> None:
         for name, parameter in self.named_parameters():
             last = name.endswith(("out_proj.weight", ".3.weight"))
+            if name.endswith("router.weight"):
+                continue  # a mixture sets its own router
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.02 / (2 * depth) ** 0.5 if last else 0.02)
             elif name.endswith("bias"):

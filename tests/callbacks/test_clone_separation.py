@@ -74,6 +74,18 @@ def test_heads_and_experts_are_measured_too():
     assert callback.separation == {"blocks.0.attention": 1, "blocks.0.feed_forward": 1}
 
 
+def test_only_the_given_kinds_are_measured_and_a_large_tolerance_groups_all_their_units():
+    tokens = torch.arange(4 * 65).remainder(11).view(4, 65).repeat(8, 1)
+    loader = DataLoader(TensorDataset(tokens[:, :8], tokens[:, 1:9]), batch_size=8)
+    torch.manual_seed(0)
+    callback = CloneSeparation(every_n_steps=1, tolerance=10, kinds=["heads"])
+    _, logger = train(TransformerLM(11, 8, 2, 16, 4, 32), [callback], steps=2, loader=loader)
+    layers = {key.rsplit("/", 1)[1] for key in logger.keys("clones/distinct_members")}
+    assert layers == {"blocks.0.attention", "blocks.1.attention"}
+    assert logger.series("clones/distinct_members") == {0: 4, 1: 4, 2: 4}
+    assert min(logger.series("clones/asymmetry").values()) > 0.5
+
+
 def test_nothing_is_logged_where_nothing_is_equal():
     _, logger = train(Wrapped(nn.Sequential(nn.Linear(8, 4))), [CloneSeparation()], loader=numbers())
     assert not logger.keys("clones")
@@ -91,9 +103,12 @@ def test_measures_of_groups_equal_those_of_each_group():
     assert math.isfinite(group_asymmetry(torch.zeros(4, 2), [[0, 1]]))
 
 
-@pytest.mark.parametrize("arguments", [{"start_step": -1}, {"tolerance": -1.0}])
-def test_bad_arguments_are_refused(arguments):
-    with pytest.raises(ValueError, match="at least 0"):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"start_step": -1}, "at least 0"), ({"tolerance": -1.0}, "at least 0"), ({"kinds": ["rows"]}, "rows.*'heads'")],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
         CloneSeparation(**arguments)
 
 

@@ -133,6 +133,18 @@ def test_copied_experts_stay_equal_under_identical_gates_and_separate_at_once_un
     assert torch.equal(first, second) is not separated
 
 
+@pytest.mark.parametrize(("top_k", "separated"), [(4, False), (2, True)])
+def test_under_equal_gates_copies_stay_equal_unless_only_some_are_chosen(top_k, separated):
+    mixture: Any = upcycle_(feed_forward(8, 16, 0.0), 4, top_k=top_k, router="equal")
+    optimizer = torch.optim.AdamW(mixture.parameters(), lr=0.01)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (mixture(torch.randn(4, 7, 8)).square().mean() + 0.01 * mixture.balance_loss).backward()
+        optimizer.step()
+    first, *others = (expert.get_parameter("0.weight") for expert in mixture.experts)
+    assert all(torch.equal(first, each) for each in others) is not separated
+
+
 def test_only_the_largest_gates_count_and_balance_is_1_where_tokens_are_spread_evenly():
     experts: Any = [nn.Linear(2, 2, bias=False) for _ in range(2)]
     mixture = MixtureOfExperts(experts, 2, top_k=1)
@@ -144,3 +156,5 @@ def test_only_the_largest_gates_count_and_balance_is_1_where_tokens_are_spread_e
     torch.testing.assert_close(mixture.balance_loss, 2 * torch.tensor([3.0, 0.0]).softmax(0)[0])
     with pytest.raises(ValueError, match="top_k=3: expected between 1 and 2"):
         MixtureOfExperts(experts, 2, top_k=3)
+    with pytest.raises(ValueError, match="router='zero'"):
+        MixtureOfExperts(experts, 2, router="zero")  # pyright: ignore[reportArgumentType]
