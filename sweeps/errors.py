@@ -47,7 +47,7 @@ def one_line(error: BaseException) -> tuple[str, int]:
     if "out of memory" in message.lower() or "can't allocate memory" in message or isinstance(error, MemoryError):
         return f"out of memory: {message or type(error).__name__}", USAGE
     if isinstance(error, OSError) and error.strerror:
-        name = error.filename if error.filename is not None else "output"
+        name = error.filename if error.filename is not None else "reading or writing"
         return f"{os.fsdecode(name) if isinstance(name, (str, bytes)) else name}: {error.strerror}", USAGE
     is_foreign = type(error).__module__.startswith(FOREIGN_REFUSALS)
     if message and (is_foreign or isinstance(error, OSError)):

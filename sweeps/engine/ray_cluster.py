@@ -127,11 +127,9 @@ def _check_storage(folder: Path) -> None:
     look = ray.remote(num_cpus=0)(_sees)
     machines = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
     try:
-        answers = {
-            host: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(str(probe))
-            for node, host in machines.items()
-        }
-        blind = [host for host, answer in answers.items() if _is_blind(answer)]
+        there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in machines]
+        answers = [look.options(scheduling_strategy=strategy).remote(str(probe)) for strategy in there]
+        blind = [host for host, answer in zip(machines.values(), answers, strict=True) if _is_blind(answer)]
     except GetTimeoutError as error:
         raise UsageError(f"a machine of the cluster does not answer: {str(error).splitlines()[0]}") from error
     finally:

@@ -1,7 +1,9 @@
+import resource
 from typing import Any
 
 import pytest
 
+from symbreak.sweeps import pages
 from symbreak.sweeps.errors import UsageError, condensed, explain, nearest, one_line, refusal_in
 
 KEYS = ["model.init_args.depth", "model.init_args.widen_factor", "determinism.mode", "seed_everything"]
@@ -109,3 +111,18 @@ def test_the_check_in_a_chain_of_causes_is_what_counts():
     assert refusal_in(outer) is check
     check.__traceback__ = None
     assert str(refusal_in(outer)) == "inner"
+
+
+def test_a_page_that_does_not_fit_is_named_and_leaves_no_half_file(tmp_path):
+    page = tmp_path / "report.html"
+    pages.write(page, "whole")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            pages.write(page, "x" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert one_line(caught.value)[0] == f"{page}: File too large"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert page.read_text() == "whole"
