@@ -5,6 +5,7 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from symbreak.callbacks.announce import announce
@@ -13,7 +14,8 @@ from symbreak.callbacks.measurements import Measures, Row
 from symbreak.callbacks.monitor import Monitor
 from symbreak.callbacks.symmetry_history import SymmetryHistory
 
-OUTCOMES = ("broken_step", "escape_step", "diverged_step", "growth_rate")
+OUTCOMES = ("broken_step", "escape_step", "diverged_step", "growth_rate", "epochs_to_break")
+ACCURACY = "val/accuracy"
 
 
 class SymmetryBreaking(Monitor):
@@ -41,6 +43,9 @@ class SymmetryBreaking(Monitor):
     ``symmetry/growth_rate``                  the same for max_feature_asymmetry
     ``symmetry/growth_rate_r2/<layer>``       the share of variance that the slope explains
     ``symmetry/growth_rate_r2``               the same for max_feature_asymmetry
+    ``symmetry/epochs_to_break``              number of epochs after which val/accuracy has exceeded accuracy_level in
+                                              four validations, see
+                                              :meth:`~symbreak.callbacks.symmetry_history.SymmetryHistory.add_accuracy`
     ========================================= ========================================================================
 
     A layer with one filter (channel) has no asymmetry. Steps and growth rates are logged once they are known. Symmetry
@@ -54,6 +59,7 @@ class SymmetryBreaking(Monitor):
         include: name patterns of the layers to measure; empty for all.
         exclude: name patterns of layers to leave out.
         threshold: the asymmetry at which features count as escaped.
+        accuracy_level: the accuracy above which a validation counts towards epochs_to_break.
         stop_after_break: stop training this many steps after the break, or later, when the break is known (values are
             read every ``log_every_n_steps`` steps); None to continue.
 
@@ -71,12 +77,14 @@ class SymmetryBreaking(Monitor):
         exclude: Sequence[str] = (),
         threshold: float = 0.1,
         stop_after_break: int | None = None,
+        accuracy_level: float = 0.5,
     ) -> None:
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
+        for name, value in (("threshold", threshold), ("accuracy_level", accuracy_level)):
+            if not 0 < value < 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {value}")
         if stop_after_break is not None and stop_after_break < 0:
             raise ValueError(f"stop_after_break must be at least 0, or None to go on, got {stop_after_break}")
-        self.threshold = threshold
+        self.threshold, self.accuracy_level = threshold, accuracy_level
         self.stop_after_break = stop_after_break
         super().__init__(every_n_steps, samples, include, exclude)
 
@@ -116,6 +124,16 @@ class SymmetryBreaking(Monitor):
             stop = trainer.strategy.reduce_boolean_decision(due, all=False)
             trainer.should_stop = trainer.should_stop or stop
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the number of epochs to break when it is reached."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or ACCURACY not in trainer.callback_metrics:
+            return
+        accuracy = float(trainer.callback_metrics[ACCURACY])
+        found = self.history.add_accuracy(trainer.current_epoch + 1, accuracy)
+        row = {self.key(measure, layer): value for (measure, layer), value in found.items()}
+        for logger in trainer.loggers if row and trainer.is_global_zero else ():
+            logger.log_metrics(row, trainer.global_step)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write outcomes to W&B's summary; None if an event never occurred."""
         super().on_train_end(trainer, pl_module)
@@ -135,7 +153,7 @@ class SymmetryBreaking(Monitor):
 
     def _reset(self) -> None:
         super()._reset()
-        self.history = SymmetryHistory(self.threshold)
+        self.history = SymmetryHistory(self.threshold, self.accuracy_level)
 
     def _by_layer(self, row: Row, measure: str) -> Row:
         prefix = self.key(measure, "")

@@ -9,6 +9,8 @@ from symbreak.callbacks.functional import Growth, growth
 
 LOW, HIGH = 1e-6, 1e-2
 CAPACITY = 4096
+PASSES = 4
+"""Number of validations whose accuracy must exceed the level that shows that symmetry has broken."""
 
 Findings = dict[tuple[str, str | None], float]
 
@@ -18,6 +20,7 @@ class SymmetryHistory:
 
     Args:
         threshold: the largest asymmetry over hidden layers at which features count as escaped.
+        accuracy_level: the accuracy above which a validation counts towards ``epochs_to_break``.
 
     Attributes:
         broken_steps: for each layer the first measured step at which its filters were not all bitwise equal.
@@ -25,16 +28,20 @@ class SymmetryHistory:
         escape_step: the first measured step at which the threshold was reached.
         diverged_step: the first measured step at which an asymmetry was NaN.
         growth_rate: the latest growth rate of the largest asymmetry, per step.
+        epochs_to_break: see :meth:`add_accuracy`.
         events: (title, sentence) of each event after the first measurement that has not been announced yet.
     """
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, accuracy_level: float = 0.5) -> None:
         self.threshold = threshold
+        self.accuracy_level = accuracy_level
         self.broken_steps: dict[str, int] = {}
         self.broken_step: int | None = None
         self.escape_step: int | None = None
         self.diverged_step: int | None = None
         self.growth_rate: float | None = None
+        self.epochs_to_break: int | None = None
+        self._passes = 0
         self.events: list[tuple[str, str]] = []
         self._rises: dict[str, Rise] = {}
         self._begun = False
@@ -66,14 +73,36 @@ class SymmetryHistory:
         self._begun = True
         return found
 
+    def add_accuracy(self, epochs: int, accuracy: float) -> Findings:
+        """Add one validation and return ``epochs_to_break`` if it is the one that defines it.
+
+        With a_1, a_2, ... the accuracies of successive validations and e_i the number of epochs trained by the i-th,
+        epochs_to_break = e_k for the smallest k such that a_i > accuracy_level for four i <= k. The four need not be
+        consecutive.
+
+        Source: the published code of Blumenfeld, Gilboa, Soudry, "Beyond Signal Propagation", ICML 2020, which
+        validates on the test set after every epoch, with a level of 50 %.
+
+        Args:
+            epochs: number of epochs trained so far, the current one included.
+            accuracy: share of correct predictions.
+        """
+        self._passes += accuracy > self.accuracy_level
+        if self.epochs_to_break is not None or self._passes < PASSES:
+            return {}
+        self.epochs_to_break = epochs
+        return {("epochs_to_break", None): epochs}
+
     def state_dict(self) -> dict[str, Any]:
-        """Return all state except the threshold."""
+        """Return all state except the threshold and the level."""
         return {
             "broken_steps": dict(self.broken_steps),
             "broken_step": self.broken_step,
             "escape_step": self.escape_step,
             "diverged_step": self.diverged_step,
             "growth_rate": self.growth_rate,
+            "epochs_to_break": self.epochs_to_break,
+            "passes": self._passes,
             "rises": {layer: rise.state_dict() for layer, rise in self._rises.items()},
         }
 
@@ -82,6 +111,8 @@ class SymmetryHistory:
         self.broken_steps = dict(state_dict["broken_steps"])
         self.broken_step, self.escape_step = state_dict["broken_step"], state_dict["escape_step"]
         self.diverged_step, self.growth_rate = state_dict["diverged_step"], state_dict["growth_rate"]
+        # Checkpoints of earlier versions do not count validations.
+        self.epochs_to_break, self._passes = state_dict.get("epochs_to_break"), state_dict.get("passes", 0)
         self._rises = {layer: Rise(**state) for layer, state in state_dict["rises"].items()}
         self._begun = True
 

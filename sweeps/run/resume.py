@@ -14,6 +14,7 @@ from pytorch_lightning.cli import SaveConfigCallback
 from torch.nn.parameter import is_lazy
 
 from symbreak.callbacks import AtomicCheckpointIO
+from symbreak.callbacks.symmetry_breaking import OUTCOMES
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.run.arguments import SECTIONS
 from symbreak.sweeps.run.folder import HISTORY, POINT, flatten
@@ -93,7 +94,7 @@ class Origin:
         states = self.checkpoint.get("callbacks") or {}
         state = next((state for key, state in states.items() if str(key).startswith("SymmetryBreaking")), {})
         history = state.get("history") or {}
-        found = {name: history.get(name) for name in ("broken_step", "escape_step", "diverged_step", "growth_rate")}
+        found = {name: history.get(name) for name in OUTCOMES}
         found |= {f"broken_step/{layer}": step for layer, step in (history.get("broken_steps") or {}).items()}
         return {f"symmetry/{name}": value for name, value in found.items() if value is not None}
 

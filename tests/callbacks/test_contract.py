@@ -27,7 +27,8 @@ from symbreak.callbacks import (
 )
 
 CALLBACKS = [FeatureDiversity, RankTrajectory, SignalPropagation, SymmetryBreaking]
-RARE = {f"symmetry/{name}" for name in ("broken_step", "escape_step", "diverged_step", "growth_rate", "growth_rate_r2")}
+EVENTS = ("broken_step", "escape_step", "diverged_step", "growth_rate", "growth_rate_r2", "epochs_to_break")
+RARE = {f"symmetry/{name}" for name in EVENTS}
 
 
 def small_network():
@@ -74,8 +75,12 @@ def test_every_documented_key_is_logged_and_no_other(kind):
                     parameter.fill_(0.01)
                 self.network[0].weight[0] += 1e-8 * 4.0**self.global_step if self.global_step < 13 else torch.nan
 
+        def validation_step(self, batch, batch_idx):
+            self.log("val/accuracy", 0.9)
+
     callback = kind(every_n_steps=1)
-    _, logger = train(Growing(small_network(), 0.0), [callback], steps=14)
+    often = {"val_loader": images(16), "val_check_interval": 2}
+    _, logger = train(Growing(small_network(), 0.0), [callback], steps=14, **often)
     assert logged(kind, logger) == documented(kind)
 
 

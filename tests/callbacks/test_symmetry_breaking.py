@@ -2,11 +2,13 @@ import math
 
 import pytest
 import torch
-from tests.callbacks.training import Wrapped, train
+from tests.callbacks.training import Wrapped, images, train
 from torch import nn
 
 from symbreak.callbacks import SymmetryBreaking
 from symbreak.callbacks.symmetry_history import SymmetryHistory
+from symbreak.datamodules import DigitsDataModule
+from symbreak.lightning_modules import ConstNet
 
 
 class Equal(nn.Module):
@@ -97,6 +99,51 @@ def test_the_channel_axis_follows_the_kind_of_layer():
 def test_a_threshold_outside_its_range_is_refused():
     with pytest.raises(ValueError, match="threshold must be between 0 and 1"):
         SymmetryBreaking(threshold=1.5)
+
+
+def test_a_level_outside_its_range_is_refused():
+    with pytest.raises(ValueError, match="accuracy_level must be between 0 and 1"):
+        SymmetryBreaking(accuracy_level=1)
+
+
+class Scripted(Wrapped):
+    """Validation accuracies as given, one an epoch."""
+
+    accuracies = (0.4, 0.6, 0.7, 0.5, 0.8, 0.6, 0.9)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/accuracy", self.accuracies[self.current_epoch])
+
+
+def scripted(epochs, callback, **options):
+    settings = {"max_epochs": epochs, "limit_train_batches": 1, "limit_val_batches": 1}
+    return train(Scripted(Equal()), [callback], steps=-1, val_loader=images(), **settings, **options)
+
+
+def test_epochs_to_break_is_the_epoch_of_the_fourth_accuracy_above_the_level():
+    callback = SymmetryBreaking()
+    _, logger = scripted(7, callback)
+    assert logger.series("symmetry/epochs_to_break") == {6: 6}
+    assert callback.history.epochs_to_break == 6
+    _, higher = scripted(7, SymmetryBreaking(accuracy_level=0.65))
+    assert higher.series("symmetry/epochs_to_break") == {}
+
+
+def test_validations_above_the_level_are_counted_across_a_resume(tmp_path):
+    trainer, _ = scripted(3, SymmetryBreaking())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    resumed = SymmetryBreaking()
+    scripted(7, resumed, ckpt_path=tmp_path / "a.ckpt")
+    assert resumed.history.epochs_to_break == 6
+
+
+def test_epochs_to_break_of_a_network_that_learns_digits():
+    callback = SymmetryBreaking(accuracy_level=0.3)
+    network = ConstNet(depth=7, widen_factor=1, in_channels=1, init="he")
+    trainer, logger = train(network, [callback], steps=-1, loader=DigitsDataModule(), max_epochs=12)
+    above = [step for step, accuracy in logger.series("val/accuracy").items() if accuracy > 0.3]
+    assert len(above) >= 4
+    assert callback.history.epochs_to_break == (above[3] + 1) // trainer.num_training_batches
 
 
 def test_the_state_survives_a_resume(tmp_path):

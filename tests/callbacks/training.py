@@ -61,7 +61,7 @@ def images(count=64, channels=3, size=8, classes=10, batch_size=16):
     return DataLoader(TensorDataset(data, labels), batch_size=batch_size)
 
 
-def train(module, callbacks, steps=4, loader=None, ckpt_path=None, **options):
+def train(module, callbacks, steps=4, loader=None, ckpt_path=None, val_loader=None, **options):
     """Trains for a few steps; returns the trainer and what was logged."""
     logger = MemoryLogger()
     settings = {
@@ -75,5 +75,5 @@ def train(module, callbacks, steps=4, loader=None, ckpt_path=None, **options):
         "logger": logger,
     } | options
     trainer = Trainer(callbacks=callbacks, **settings)
-    trainer.fit(module, loader or images(), ckpt_path=ckpt_path)
+    trainer.fit(module, loader or images(), val_loader, ckpt_path=ckpt_path)
     return trainer, logger
