@@ -1,15 +1,19 @@
 """Equivalent noise of a source of symmetry breaking: the initial noise scale that escapes at the same step."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from symbreak.sweeps.report.arms import describe, readable
+from symbreak.sweeps.report.arms import describe, readable, varying_keys
 from symbreak.sweeps.report.growth import escapes, median_step
-from symbreak.sweeps.report.noise_sources import is_source_key, source_of
+from symbreak.sweeps.report.noise_sources import is_source_key, source_of, world_size
 from symbreak.sweeps.report.table import RunTable
+
+BATCH_SIZE = "data.init_args.batch_size"
 
 
 @dataclass(frozen=True)
@@ -189,15 +193,24 @@ def noise_laws(table: RunTable) -> list[NoiseLaw]:
     if frame.empty:
         return []
     sources = [source_of(table.configs[run], table.meta[run]) for run in frame.index]
-    settings = [key for key in table.varying if not is_source_key(key)]
+    configs = _whole_batches(table, frame.index)
+    settings = [key for key in varying_keys(configs) if not is_source_key(key)]
     frame = frame.assign(
         arm=table.runs["arm"][frame.index],
         noise=[source.noise_scale for source in sources],
         label=[source.label for source in sources],
-        setting=[describe(table.configs[run], settings) for run in frame.index],
+        setting=[describe(config, settings) for config in configs],
     )
     laws = [_law(group, str(name)) for name, group in frame.groupby("setting", sort=False)]
     return [law for law in laws if law]
+
+
+def _whole_batches(table: RunTable, runs: Iterable[int]) -> list[dict[str, Any]]:
+    """Return the runs' configurations, with the batch size of all ranks where single ranks train with that size."""
+    pairs = [(table.configs[run], world_size(table.configs[run], table.meta[run])) for run in runs]
+    single = {config.get(BATCH_SIZE) for config, ranks in pairs if ranks == 1}
+    whole = [(config, config.get(BATCH_SIZE, 0) * ranks) for config, ranks in pairs]
+    return [{**config, BATCH_SIZE: size} if size in single else config for config, size in whole]
 
 
 def _law(frame: pd.DataFrame, setting: str) -> NoiseLaw | None:

@@ -35,8 +35,8 @@ from symbreak.sweeps.report.bootstrap import (
 )
 from symbreak.sweeps.report.equivalent_noise import decreasing, scale_at
 from symbreak.sweeps.report.figures.training import final_accuracy_key
-from symbreak.sweeps.report.ledger_sources import perturbation_kind, source_name, treatment
-from symbreak.sweeps.report.noise_sources import SEEDS
+from symbreak.sweeps.report.ledger_sources import source_name, treatment
+from symbreak.sweeps.report.noise_sources import SEEDS, perturbation_kind
 from symbreak.sweeps.report.table import RunTable
 
 Pairing = tuple[str, str]

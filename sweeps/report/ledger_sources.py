@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from symbreak.sweeps.report.noise_sources import SEEDS
+from symbreak.sweeps.report.noise_sources import SEEDS, perturbation, perturbation_kind
 
 
 def treatment(config: Mapping[str, Any]) -> tuple:
@@ -19,12 +19,6 @@ def _is_seed(key: str) -> bool:
     return key.rsplit(".", 1)[-1] == "seed"
 
 
-def perturbation_kind(config: Mapping[str, Any]) -> str | None:
-    """Return the kind of the perturbation, or None without one."""
-    kind = config.get("perturbation.kind")
-    return None if kind in (None, "none") else str(kind)
-
-
 def source_name(configs: Sequence[Mapping[str, Any]]) -> str:
     """Name the difference between runs: active sources with varying seeds, and a perturbation."""
     first = configs[0]
@@ -32,7 +26,7 @@ def source_name(configs: Sequence[Mapping[str, Any]]) -> str:
     everything = [name for name, _ in _sources(first)]
     parts = ["all seeds" if len(varied) == len(everything) > 1 else " + ".join(varied)] if varied else []
     if perturbation_kind(first) and len({_seed(config, "perturbation.seed") for config in configs}) > 1:
-        parts.append(_perturbation(first))
+        parts.append(perturbation(first))
     if not parts and first.get("determinism.mode") not in (None, "strict"):
         parts.append(f"{first['determinism.mode']} kernels")
     return " + ".join(parts) or "nothing"
@@ -58,10 +52,3 @@ def _sources(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _seed(config: Mapping[str, Any], key: str) -> Any:
     seed = config.get(key)
     return config.get("seed_everything") if seed is None else seed
-
-
-def _perturbation(config: Mapping[str, Any]) -> str:
-    where = {"weight": "one weight", "layer": "one layer", "all": "all weights"}[str(config["perturbation.scope"])]
-    what = {"bit": f"bit {config.get('perturbation.bit')} of", "ulp": "one ulp of"}.get(str(perturbation_kind(config)))
-    what = what or f"noise of {float(config['perturbation.scale']):g} on"
-    return f"{what} {where} at step {config['perturbation.step']}"

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 SOURCE_NAMES = frozenset(
-    {"noise_scale", "dropout", "stem_dropout", "disout", "ulps", "precision", "devices", "num_nodes"}
+    {"noise_scale", "dropout", "stem_dropout", "regularizer", "ulps", "precision", "devices", "num_nodes"}
 )
+PERTURBATION = "perturbation"
 SOURCE_KEYS = frozenset({"determinism.mode"})
 STRATEGY = "trainer.strategy"
 SEEDS = "seeds."
@@ -35,7 +36,8 @@ def is_source_key(key: str) -> bool:
     """Return whether a configuration key chooses a source of symmetry breaking."""
     if key.startswith(SEEDS):
         return False
-    return key in SOURCE_KEYS or key.rsplit(".", 1)[-1] in SOURCE_NAMES or _is_part(key, STRATEGY)
+    parts = _is_part(key, STRATEGY) or _is_part(key, PERTURBATION)
+    return parts or key in SOURCE_KEYS or key.rsplit(".", 1)[-1] in SOURCE_NAMES
 
 
 def source_of(config: Mapping[str, Any], meta: Mapping[str, Any]) -> NoiseSource:
@@ -56,11 +58,12 @@ def source_of(config: Mapping[str, Any], meta: Mapping[str, Any]) -> NoiseSource
             noise = max(noise, amount)
         elif key == "rounding_noise.ulps" and amount:
             others.append(f"rounding noise {amount:g} ulp{'' if amount == 1 else 's'}")
-        elif name in ("dropout", "disout") and amount:
-            others.append(f"{name} {100 * amount:g} %")
+        elif name == "dropout" and amount:
+            others.append(f"{config.get(f'{key[: -len(name)]}regularizer', name)} {100 * amount:g} %")
         elif name == "stem_dropout" and value:
             others.append("stem dropout")
-    others += [label for label in (_mode(config), _precision(config), _reduction(config, meta)) if label]
+    labels = (perturbation(config), _mode(config), _precision(config), _reduction(config, meta))
+    others += [label for label in labels if label]
     return NoiseSource(noise, tuple(others))
 
 
@@ -75,6 +78,23 @@ def _positive(value: Any) -> float:
         return 0.0
 
 
+def perturbation_kind(config: Mapping[str, Any]) -> str | None:
+    """Return the kind of the perturbation, or None without one."""
+    kind = config.get("perturbation.kind")
+    return None if kind in (None, "none") else str(kind)
+
+
+def perturbation(config: Mapping[str, Any]) -> str:
+    """Return `bit 0 of one weight at step 200`, empty without a perturbation."""
+    kind = perturbation_kind(config)
+    if kind is None:
+        return ""
+    where = {"weight": "one weight", "layer": "one layer", "all": "all weights"}[str(config["perturbation.scope"])]
+    what = {"bit": f"bit {config.get('perturbation.bit')} of", "ulp": "one ulp of"}.get(kind)
+    what = what or f"noise of {float(config['perturbation.scale']):g} on"
+    return f"{what} {where} at step {config['perturbation.step']}"
+
+
 def _mode(config: Mapping[str, Any]) -> str | None:
     mode = config.get("determinism.mode")
     return None if mode in (None, "strict") else f"{mode} mode"
@@ -87,7 +107,7 @@ def _precision(config: Mapping[str, Any]) -> str | None:
 
 def _reduction(config: Mapping[str, Any], meta: Mapping[str, Any]) -> str | None:
     """Return how gradients are averaged over ranks, None on a single rank."""
-    ranks = _world_size(config, meta)
+    ranks = world_size(config, meta)
     if ranks < 2:
         return None
     given = [str(value) for key, value in config.items() if _is_part(key, STRATEGY)]
@@ -97,7 +117,8 @@ def _reduction(config: Mapping[str, Any], meta: Mapping[str, Any]) -> str | None
     return f"{'all-reduce' if strategy.lower().startswith(ALL_REDUCE) else strategy} over {ranks} ranks"
 
 
-def _world_size(config: Mapping[str, Any], meta: Mapping[str, Any]) -> int:
+def world_size(config: Mapping[str, Any], meta: Mapping[str, Any]) -> int:
+    """Return a run's number of ranks: the recorded one, else that of its configuration."""
     noted = meta.get("environment")
     ranks = noted.get("world_size") if isinstance(noted, Mapping) else None
     if isinstance(ranks, int):

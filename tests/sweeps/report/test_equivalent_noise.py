@@ -168,3 +168,16 @@ def test_noise_on_top_of_a_common_source_makes_a_curve_too(tmp_path):
 
 def test_too_little_data_gives_no_law(sweep_table):
     assert noise_laws(sweep_table) == []
+
+
+def test_ranks_that_share_the_batch_belong_to_the_setting_of_the_whole_batch(tmp_path):
+    for number, scale in enumerate((1e-6, 1e-4)):
+        write_run(tmp_path / f"{number}-noise", config_of(noise=scale), number=number)
+    shared = config_of(ulps=100.0)
+    shared["trainer"] |= {"devices": 4, "strategy": "ddp"}
+    shared["data"]["init_args"] |= {"batch_size": 32}
+    write_run(tmp_path / "2-ranks", shared)
+    note = tmp_path / "2-ranks" / "run.json"
+    note.write_text(note.read_text().replace('"world_size": 1', '"world_size": 4'))
+    (law,) = noise_laws(load_runs([tmp_path]))
+    assert [each.label for each in law.sources] == ["rounding noise 100 ulps + all-reduce over 4 ranks"]

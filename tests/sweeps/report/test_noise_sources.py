@@ -49,6 +49,16 @@ def test_trainers_bring_sources_too(trainer, label):
     assert source_of(settings({"trainer": trainer}), {}).label == label
 
 
+def test_a_regulariser_and_a_perturbation_are_named():
+    network = {"init_args": {"dropout": 0.01, "regularizer": "disout"}}
+    change = {"kind": "bit", "scope": "weight", "bit": 0, "step": 0, "scale": 1e-3, "layers": []}
+    source = source_of(settings({"model": network, "perturbation": change}), {})
+    assert source.others == ("disout 1 %", "bit 0 of one weight at step 0")
+    assert source_of(settings({"perturbation": change | {"kind": "none"}}), {}).label == "none"
+    assert is_source_key("model.init_args.regularizer")
+    assert is_source_key("perturbation.layers")
+
+
 def test_the_world_size_that_a_run_noted_counts_where_the_configuration_leaves_it_open():
     config = settings({"trainer": {"devices": "auto", "strategy": ORDERED}})
     assert source_of(config, {"environment": {"world_size": 3}}).label == "ordered all-reduce over 3 ranks"
