@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Literal
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 
+from symbreak.callbacks.modes import Mode
 from symbreak.callbacks.plugins import environment
 from symbreak.callbacks.precision import cudnn_allow_tf32, float32_matmul_precision, kept_precisions
 
-Mode = Literal["nondeterministic", "cudnn", "strict"]
 Switches = dict[str, bool | str | None]
 
 _MODES: dict[str, Switches] = {

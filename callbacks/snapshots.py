@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from symbreak.callbacks.schedule import Schedule
+from symbreak.callbacks.snapshot_files import FOLDER, LOGITS
 
-FOLDER, LOGITS = "snapshots", "test_logits.npz"
 MAX_BYTES = 2**28
 """Largest size of the test logits that are saved, in bytes."""
 
@@ -160,9 +160,3 @@ def _write(path: Path, save: Callable[[Any], Any]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def snapshot_steps(folder: Path) -> dict[int, Path]:
-    """Return a run's snapshot files by step, ascending."""
-    found = {int(path.stem.removeprefix("step-")): path for path in (folder / FOLDER).glob("step-*.pt")}
-    return dict(sorted(found.items()))

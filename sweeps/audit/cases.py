@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-from symbreak.sweeps.audit.comparison import compare
-
+Device = Literal["cpu", "cuda"]
+MemoryFormat = Literal["contiguous", "channels_last"]
 Precision = Literal["float64", "float32", "tfloat32", "bfloat16", "float16"]
 
-DTYPES: dict[Precision, torch.dtype] = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "tfloat32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """Return the dtype of tensors of a precision."""
+    import torch
+
+    return torch.float32 if precision == "tfloat32" else getattr(torch, precision)
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ def judge(case: Case, produce: Callable[[], Sequence[Tensor]]) -> Finding:
         case: Identifies the row.
         produce: Returns the result of several repetitions, channels on axis 0.
     """
+    from symbreak.sweeps.audit.comparison import compare
+
     try:
         return Finding(**asdict(case), **asdict(compare(produce())))
     except RuntimeError as error:

@@ -11,27 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
-from rich.progress import track
-
-from symbreak.callbacks import environment
-from symbreak.callbacks.determinism import Mode, mode_switches
-from symbreak.sweeps.audit.cases import Finding, Precision
-from symbreak.sweeps.audit.evaluation import (
-    Device,
-    MemoryFormat,
-    evaluate,
-    evaluate_reductions,
-    group_cases,
-    process_for,
-)
-from symbreak.sweeps.audit.operations import OPERATIONS
-from symbreak.sweeps.audit.records import write
-from symbreak.sweeps.audit.reduction import REDUCTIONS
-from symbreak.sweeps.audit.rendering import LEGEND, summary_table, write_html
+from symbreak.callbacks.modes import Mode
+from symbreak.sweeps.audit.cases import Device, Finding, MemoryFormat, Precision
 from symbreak.sweeps.errors import UsageError, nearest
-from symbreak.sweeps.run.provenance import git_state
 
 
 @dataclass(frozen=True)
@@ -89,7 +71,15 @@ def audit(
     Raises:
         UsageError: If there is no CUDA device, a pattern matches no operation, a shape cannot be read, or repeats < 2.
     """
-    names = _select(operations)
+    from rich.console import Console
+    from rich.progress import track
+
+    from symbreak.sweeps.audit import records, rendering
+    from symbreak.sweeps.audit.evaluation import evaluate, evaluate_reductions, group_cases, process_for
+    from symbreak.sweeps.audit.operations import OPERATIONS
+    from symbreak.sweeps.audit.reduction import REDUCTIONS
+
+    names = _select([*OPERATIONS, *REDUCTIONS], operations)
     _check(device, shapes, world_sizes, repeats)
     started, console = time.monotonic(), Console()
     groups = group_cases([name for name in names if name in OPERATIONS], precisions, memory_formats, shapes)
@@ -105,14 +95,13 @@ def audit(
     findings = list(dict.fromkeys(findings))  # unsupported cases do not depend on the mode
     provenance = _provenance(device, modes, repeats, time.monotonic() - started)
     page = output.with_suffix(".html")
-    write(output, provenance, findings)
-    write_html(page, provenance, findings)
-    console.print(summary_table(findings), LEGEND)
+    records.write(output, provenance, findings)
+    rendering.write_html(page, provenance, findings)
+    console.print(rendering.summary_table(findings), rendering.LEGEND)
     return Audit(provenance, findings, (output, page))
 
 
-def _select(patterns: Sequence[str]) -> list[str]:
-    names = [*OPERATIONS, *REDUCTIONS]
+def _select(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in names):
             raise UsageError(
@@ -122,6 +111,8 @@ def _select(patterns: Sequence[str]) -> list[str]:
 
 
 def _check(device: Device, shapes: Sequence[str], world_sizes: Sequence[int], repeats: int) -> None:
+    import torch
+
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device: there is no CUDA device here; allowed: cpu")
     for shape in shapes:
@@ -133,6 +124,10 @@ def _check(device: Device, shapes: Sequence[str], world_sizes: Sequence[int], re
 
 
 def _provenance(device: Device, modes: Sequence[Mode], repeats: int, seconds: float) -> dict[str, Any]:
+    from symbreak.callbacks import environment
+    from symbreak.callbacks.determinism import mode_switches
+    from symbreak.sweeps.run.provenance import git_state
+
     return {
         "audited": device,
         "date": datetime.now(UTC).date().isoformat(),

@@ -8,19 +8,15 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import torch
 
 from symbreak.callbacks import determinism_mode
-from symbreak.callbacks.determinism import Mode
+from symbreak.callbacks.modes import Mode
 from symbreak.sweeps.audit import reduction
-from symbreak.sweeps.audit.cases import DTYPES, Case, Finding, Precision, judge, unsupported
+from symbreak.sweeps.audit.cases import Case, Device, Finding, Precision, dtype_of, judge, unsupported
 from symbreak.sweeps.audit.comparison import repeat
 from symbreak.sweeps.audit.operations import OPERATIONS, Inputs
-
-Device = Literal["cpu", "cuda"]
-MemoryFormat = Literal["contiguous", "channels_last"]
 
 _FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last, "any": torch.contiguous_format}
 
@@ -72,7 +68,7 @@ def evaluate(device: Device, mode: Mode, repeats: int, cases: Sequence[Case]) ->
     def produce(case: Case) -> list[torch.Tensor]:
         batch, channels, height, width = map(int, case.shape.split("x"))
         memory_format = _FORMATS[case.memory_format]
-        inputs = Inputs((batch, channels, height, width), DTYPES[precision], device, memory_format)
+        inputs = Inputs((batch, channels, height, width), dtype_of(precision), device, memory_format)
         return repeat(partial(operation.build, inputs), repeats)
 
     with determinism_mode(mode, allow_tf32=precision == "tfloat32"):

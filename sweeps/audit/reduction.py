@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from symbreak.callbacks.plugins import ordered_mean, ordered_sum
-from symbreak.sweeps.audit.cases import DTYPES, Case, Finding, Precision, judge
+from symbreak.sweeps.audit.cases import Case, Finding, Precision, dtype_of, judge
 from symbreak.sweeps.audit.comparison import repeat
 from symbreak.sweeps.audit.operations import Inputs
 from symbreak.sweeps.audit.processes import run_ranks
@@ -82,7 +82,7 @@ def reduce_and_judge(wanted: Sequence[Case], backend: str = "gloo") -> list[Find
 def _gradient(case: Case, rank: int, device: str = "cpu") -> Tensor:
     """Return this rank's flat gradient: identical channels, divided by the world size as DDP does."""
     channels, fan_in = map(int, case.shape.split("x"))
-    inputs = Inputs((channels, fan_in, 1, 1), DTYPES[case.precision], device)
+    inputs = Inputs((channels, fan_in, 1, 1), dtype_of(case.precision), device)
     return inputs.random(channels, fan_in, key=rank, identical=0).flatten()
 
 

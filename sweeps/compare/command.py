@@ -5,17 +5,8 @@ from __future__ import annotations
 from json import dumps
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from symbreak.sweeps import pages
-from symbreak.sweeps.compare.comparison import Member, PairResult, check_members, compare_runs
-from symbreak.sweeps.compare.page import write_page
-from symbreak.sweeps.compare.table import rows
 from symbreak.sweeps.errors import UsageError
-from symbreak.sweeps.report.table import load_runs
 
 WIDTH = 200
 """Width of the table in characters if the output is not a terminal."""
@@ -53,41 +44,22 @@ def compare(
     """
     if examined < 0 or images < 4:
         raise UsageError(f"examined={examined}, images={images}: expected 0 or more, and at least 4")
+    from rich.console import Console
+
+    from symbreak.sweeps.compare.comparison import check_members, compare_runs
+    from symbreak.sweeps.compare.members import read_members
+    from symbreak.sweeps.compare.page import write_page
+    from symbreak.sweeps.compare.table import terminal_table
+
     members = read_members([Path(run) for run in runs])
     check_members(members)
     console = Console()
     console = console if console.is_terminal else Console(width=WIDTH)
     with console.status(f"Comparing {len(members)} runs"):
         results = compare_runs(members, examined, images)
-    console.print(_table(results))
+    console.print(terminal_table(results))
     if json is not None:
-        write_pairs(json, results)
+        pages.write(json, dumps([result.as_dict() for result in results], indent=1) + "\n")
     title = ", ".join(dict.fromkeys(member.folder.parent.name for member in members))
     write_page(output, f"Comparison of {title}", results, len(members))
     return output
-
-
-def read_members(paths: list[Path]) -> list[Member]:
-    """Return the runs at or below the given folders, with their arms.
-
-    Raises:
-        UsageError: If a path is not a folder.
-    """
-    table = load_runs(paths)
-    columns = (table.runs[name] for name in ("run", "arm", "folder", "seed"))
-    return [Member(str(run), str(arm), Path(folder), seed) for run, arm, folder, seed in zip(*columns, strict=True)]
-
-
-def write_pairs(path: Path, results: list[PairResult]) -> None:
-    """Write the values of every pair as JSON."""
-    pages.write(path, dumps([result.as_dict() for result in results], indent=1) + "\n")
-
-
-def _table(results: list[PairResult]) -> Table:
-    columns, body = rows(results)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for index, heading in enumerate(columns):
-        table.add_column(heading, justify="right" if index else "left", overflow="fold")
-    for row in body:
-        table.add_row(*map(escape, row))
-    return table

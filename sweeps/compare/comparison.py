@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from symbreak.callbacks.snapshots import snapshot_steps
+from symbreak.callbacks.snapshot_files import snapshot_steps
 from symbreak.sweeps.compare.barrier import barrier
 from symbreak.sweeps.compare.channels import Group, channel_groups
 from symbreak.sweeps.compare.features import cka, grams

@@ -14,13 +14,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from symbreak.sweeps.compare.channels import Group
+from symbreak.sweeps.compare.weights import BUFFERS, State
 
 ROUNDS = 20
 """Upper bound on passes over all groups; each pass but the last improves the match."""
-BUFFERS = ("running_mean", "running_var")
-"""Buffers to ignore, because their scale would dominate that of the weights."""
 
-State = dict[str, Tensor]
 Permutations = list[Tensor]
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from scipy.stats import binomtest
 
-from symbreak.callbacks.snapshots import LOGITS
+from symbreak.callbacks.snapshot_files import LOGITS
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ def churn(first: Predictions, second: Predictions) -> float:
 
 def churn_interval(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the exact binomial (Clopper-Pearson) interval of a churn observed on ``count`` images."""
+    from scipy.stats import binomtest
+
     low, high = binomtest(round(share * count), count).proportion_ci(confidence)
     return float(low), float(high)
 

@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
 
 from symbreak.sweeps.compare.comparison import PairResult
 
@@ -63,3 +66,14 @@ def _mean(group: Sequence[PairResult], column: str) -> str:
         return "-"
     form: Callable[[float], str] = (lambda x: f"{100 * x:.2f}%") if column in PERCENT else (lambda x: f"{x:.3g}")
     return form(float(np.mean(values))) + (f" (n={len(values)})" if len(values) < len(group) else "")
+
+
+def terminal_table(results: list[PairResult]) -> Table:
+    """Return the table of all pairs for the terminal."""
+    columns, body = rows(results)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, heading in enumerate(columns):
+        table.add_column(heading, justify="right" if index else "left", overflow="fold")
+    for row in body:
+        table.add_row(*map(escape, row))
+    return table

@@ -8,21 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from scipy.stats import linregress
-from torch import Tensor
 
-from symbreak.callbacks.snapshots import snapshot_steps
+from symbreak.callbacks.snapshot_files import snapshot_steps
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.run.folder import latest_checkpoint
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+State = dict[str, "Tensor"]
+Pair = tuple[int, int]
+
+BUFFERS = ("running_mean", "running_var")
+"""Buffers to ignore, because their scale would dominate that of the weights."""
 GROWN = 1e-2
 """Relative distance up to which a difference between two runs counts as growing."""
-
-State = dict[str, Tensor]
-Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,14 @@ def read_state(path: Path) -> State:
     Raises:
         UsageError: If the file is neither.
     """
+    import torch
+
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
 def final_file(folder: Path) -> Path | None:
@@ -70,6 +75,8 @@ def relative_distances(states: Sequence[State], pairs: Sequence[Pair], names: Se
         pairs: Pairs of positions in ``states``.
         names: Names of the tensors to include: the parameters.
     """
+    import torch
+
     flat = [torch.cat([state[name].detach().flatten().float() for name in names]) for state in states]
     squares = [float(torch.linalg.vector_norm(each, dtype=torch.float64)) ** 2 for each in flat]
     found = {}
@@ -108,6 +115,8 @@ def growth_of(steps: Sequence[int], distances: Sequence[float]) -> DistanceGrowt
     Returns:
         None if fewer than three steps lie in that range.
     """
+    from scipy.stats import linregress
+
     some = [i for i, distance in enumerate(distances) if distance > 0]
     if not some:
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import bootstrap
 
 LEAST = 5
 """Minimum number of runs for an interval or a claim."""
@@ -45,6 +44,8 @@ def spread_interval(values: Sequence[float]) -> Interval | None:
         return None
     if np.ptp(values) == 0:
         return 0.0, 0.0
+    from scipy.stats import bootstrap
+
     found = bootstrap(
         (np.asarray(values),), _spread, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, rng=0, method="percentile"
     )
@@ -59,6 +60,8 @@ def spreads_differ(first: Sequence[float], second: Sequence[float], confidence: 
     """Return whether the bootstrap interval of the difference of two standard deviations excludes 0."""
     if np.ptp(first) == 0 and np.ptp(second) == 0:
         return False
+    from scipy.stats import bootstrap
+
     found = bootstrap(
         (np.asarray(first), np.asarray(second)),
         lambda x, y, axis=-1: _spread(x, axis) - _spread(y, axis),

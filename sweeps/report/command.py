@@ -1,32 +1,11 @@
 """`symbreak report`: one HTML page about runs, with optional tables and pictures."""
 
+from __future__ import annotations
+
 import importlib.util
-import sys
-import time
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
-import plotly.graph_objects as go
-
-from symbreak.sweeps.audit import records
 from symbreak.sweeps.errors import UsageError
-from symbreak.sweeps.pages import write
-from symbreak.sweeps.report.figures import Figure, choose
-from symbreak.sweeps.report.figures.audit import matrices
-from symbreak.sweeps.report.figures.style import INK
-from symbreak.sweeps.report.grids import by_arm, by_run
-from symbreak.sweeps.report.ledger import ledger
-from symbreak.sweeps.report.ledger_table import ledger_grid, ledger_sentences
-from symbreak.sweeps.report.page import Page, render
-from symbreak.sweeps.report.provenance import Row, audit_provenance, commands, provenance
-from symbreak.sweeps.report.sentences import sentences
-from symbreak.sweeps.report.table import RunReader, RunTable, save, tabulate
-from symbreak.sweeps.report.wandb_projects import PREFIX, read_project
-from symbreak.sweeps.run.record import Skipped
-
-MAX_NAMES = 5
-"""Maximum number of run folders named in one line on the terminal."""
 
 
 def report(
@@ -56,21 +35,24 @@ def report(
     Raises:
         UsageError: If no run is found, an argument is of an unknown kind, or an optional package is missing.
     """
+    from symbreak.sweeps.report import writing
+    from symbreak.sweeps.report.table import save
+
     exports = [(csv, ".csv"), (parquet, ".parquet")]
     _check(exports, png, interval)
-    inputs, output = ReportInputs(runs), Path(output)
+    inputs, output = writing.ReportInputs(runs), Path(output)
     if watch:
-        _watch(inputs, output, interval)
+        writing.watch(inputs, output, interval)
     table, figures, audits = inputs.load()
     if table.runs.empty and not table.skipped and not audits:
         raise UsageError(f"no runs in {', '.join(map(str, runs))}")
-    _name_skipped(table.skipped)
-    write(output, render(compose(table, figures, audits)))
+    writing.name_skipped(table.skipped)
+    writing.write_page(output, writing.compose(table, figures, audits))
     for path, _ in exports:
         if path is not None:
             save(table, Path(path))
     if png is not None:
-        save_pictures(figures, Path(png))
+        writing.save_pictures(figures, Path(png))
     return output
 
 
@@ -83,104 +65,3 @@ def _check(exports: list[tuple[Path | None, str]], png: Path | None, interval: f
             raise UsageError(f"{path}: expected a name that ends in {suffix}")
     if png is not None and importlib.util.find_spec("kaleido") is None:
         raise UsageError("pictures need kaleido: pip install kaleido")
-
-
-class ReportInputs:
-    """Inputs of a report; unchanged folders are not read again."""
-
-    def __init__(self, runs: list[str]) -> None:
-        names = [str(run) for run in runs]
-        if not names:
-            raise UsageError("name at least one folder of runs")
-        self.projects = [name.removeprefix(PREFIX).lstrip("/") for name in names if name.startswith(PREFIX)]
-        paths = [Path(name) for name in names if not name.startswith(PREFIX)]
-        self.audits = [path for path in paths if records.is_audit(path)]
-        self.folders = [path for path in paths if path not in self.audits]
-        self._reader = RunReader()
-
-    def load(self) -> tuple[RunTable, list[Figure], list[Row]]:
-        """Return the current runs, all figures, and the provenance of the audits."""
-        online = [run for project in self.projects for run in read_project(project)]
-        table = tabulate(self._reader.read(self.folders) + online)
-        figures, rows = choose(table), []
-        for path in self.audits:
-            origin, cases = records.read(path)
-            figures += matrices(cases)
-            rows += audit_provenance(path.name, origin)
-        return table, figures, rows
-
-
-def compose(table: RunTable, figures: list[Figure], audits: Sequence[Row] = (), refresh: float = 0.0) -> Page:
-    """Return the page of a table and its figures; `audits` is the provenance of the audits among them."""
-    if table.runs.empty:
-        return Page(
-            _title(table), _facts(table), figures=figures, skipped=table.skipped, provenance=audits, refresh=refresh
-        )
-    book = ledger(table)
-    return Page(
-        title=_title(table),
-        facts=_facts(table),
-        sentences=[*sentences(table), *ledger_sentences(book)],
-        arms=by_arm(table),
-        ledger=ledger_grid(book),
-        runs=by_run(table),
-        figures=figures,
-        skipped=table.skipped,
-        provenance=[*provenance(table), *audits],
-        commands=commands(table),
-        refresh=refresh,
-    )
-
-
-def _title(table: RunTable) -> str:
-    folders = [Path(folder).parent.name for folder in table.runs["folder"]] or ["symmetry breaking"]
-    return ", ".join(list(dict.fromkeys(folders))[:3])
-
-
-def _facts(table: RunTable) -> str:
-    counts = Counter(table.runs["status"])
-    shown = f"{_count(len(table.runs), 'run')} in {_count(len(table.arms), 'arm')}"
-    parts = [shown if len(table.runs) else "no runs to show"]
-    parts += [f"{count} {status}" for status, count in counts.most_common()]
-    parts += [f"{len(table.skipped)} left out"] if table.skipped else []
-    return " · ".join(parts)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _name_skipped(skipped: Sequence[Skipped]) -> None:
-    """Print one line on standard error per reason for leaving out run folders."""
-    reasons: dict[str, list[str]] = {}
-    for item in skipped:
-        reasons.setdefault(item.reason, []).append(item.name)
-    for reason, names in reasons.items():
-        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-        print(f"left out of the report: {', '.join(names[:MAX_NAMES])}{more} ({reason})", file=sys.stderr)
-
-
-def _watch(inputs: ReportInputs, output: Path, interval: float) -> None:
-    """Read the runs and rewrite the page every ``interval`` seconds, until Ctrl-C."""
-    print(f"{output} follows the runs; Ctrl-C ends it", flush=True)
-    try:
-        while True:
-            write(output, render(compose(*inputs.load(), interval)))
-            time.sleep(interval)
-    except KeyboardInterrupt:
-        print(flush=True)
-
-
-def save_pictures(figures: list[Figure], folder: Path) -> list[Path]:
-    """Write each figure as a PNG on white, with its legend."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for figure in figures:
-        path = folder / f"{figure.key}.png"
-        top = 50 + figure.plot.to_plotly_json()["layout"]["margin"]["t"]
-        plot = go.Figure(figure.plot).update_layout(paper_bgcolor="white", font_color=INK, margin_t=top)
-        plot.update_layout(title={"text": figure.title, "x": 0.02, "y": 0.98, "yanchor": "top"})
-        plot.update_xaxes(gridcolor="#e8ebef").update_yaxes(gridcolor="#e8ebef")
-        plot.write_image(path, width=1000 if figure.wide else 720, scale=2)
-        paths.append(path)
-    return paths

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from symbreak.callbacks.snapshots import snapshot_steps
-from symbreak.sweeps.compare.matching import BUFFERS
+from symbreak.callbacks.snapshot_files import snapshot_steps
 from symbreak.sweeps.compare.predictions import churn, read_predictions
 from symbreak.sweeps.compare.weights import (
+    BUFFERS,
     DistanceGrowth,
     all_pairs,
     common_steps,

@@ -7,21 +7,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
-from pytorch_lightning.utilities import rank_zero_only
-from rich.console import Console
-
-from symbreak.callbacks import SymmetryTrace, environment
-from symbreak.callbacks.tracing import Event
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.run.arguments import prepare
-from symbreak.sweeps.run.command import run
-from symbreak.sweeps.trace.divergence import compare, repeat
-from symbreak.sweeps.trace.recording import Recording, record
-from symbreak.sweeps.trace.rendering import table, verdict, write_json, write_page
-from symbreak.sweeps.trace.verdicts import audit_verdict
+
+if TYPE_CHECKING:
+    from symbreak.callbacks.tracing import Event
 
 DESCRIPTION = """\
 Name the operation that first makes identical channels different: step, phase, module, operation, dtype, shape, and by
@@ -81,6 +73,15 @@ def main(args: list[str]) -> int:
 
 def _one_run(options: argparse.Namespace, fit: Sequence[str]) -> int:
     """Fit under SymmetryTrace."""
+    import torch
+    from pytorch_lightning.utilities import rank_zero_only
+    from rich.console import Console
+
+    from symbreak.callbacks import SymmetryTrace, environment
+    from symbreak.sweeps.run.command import run
+    from symbreak.sweeps.trace.rendering import table, verdict, write_json, write_page
+    from symbreak.sweeps.trace.verdicts import audit_verdict
+
     watch = ["--symmetry_trace.replays=3", f"--symmetry_trace.traced_steps={options.traced_steps}"]
     watch += ["--symmetry_trace.follow=5", "--symmetry_trace.stop=true", "--run.test=false"]
     cli = run(prepare(["fit", *watch, *fit]))
@@ -108,6 +109,11 @@ def _one_run(options: argparse.Namespace, fit: Sequence[str]) -> int:
 
 def _two_runs(options: argparse.Namespace, fit: list[str]) -> int:
     """Record one run, or compare two."""
+    from symbreak.callbacks import environment
+    from symbreak.sweeps.trace.divergence import compare, repeat
+    from symbreak.sweeps.trace.recording import Recording, record
+    from symbreak.sweeps.trace.rendering import write_json, write_page
+
     if options.save is not None and options.save.exists():
         raise UsageError(f"--save: {options.save} exists; choose another name")
     saved = Recording.read(options.against) if options.against is not None else None

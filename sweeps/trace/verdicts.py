@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import get_args
 
 from symbreak.callbacks.tracing import Event
-from symbreak.sweeps.audit.cases import DTYPES, Case, Finding, Precision
+from symbreak.sweeps.audit.cases import Case, Finding, Precision, dtype_of
 from symbreak.sweeps.audit.evaluation import evaluate, evaluate_reductions
 from symbreak.sweeps.audit.operations import OPERATIONS
 
@@ -54,7 +55,7 @@ def audited(event: Event, optimizer: str = "SGD") -> tuple[str, ...]:
 
 def audit_verdict(event: Event, optimizer: str = "SGD", world_size: int = 1) -> str:
     """Audit the operation in the event's precision and number of channels; return the verdict in words."""
-    precision = next((name for name, dtype in DTYPES.items() if str(dtype).endswith(f".{event.dtype}")), None)
+    precision = next((name for name in get_args(Precision) if str(dtype_of(name)).endswith(f".{event.dtype}")), None)
     names = audited(event, optimizer)
     if event.kind != "separation" or precision is None or not names:
         return "-"

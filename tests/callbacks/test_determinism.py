@@ -5,7 +5,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
 from symbreak.callbacks import Determinism, determinism_mode, determinism_state
-from symbreak.callbacks.determinism import Mode, mode_switches
+from symbreak.callbacks.determinism import mode_switches
+from symbreak.callbacks.modes import Mode
 from symbreak.callbacks.plugins import driver_version
 from symbreak.callbacks.precision import exact_products
 

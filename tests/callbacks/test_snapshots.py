@@ -5,7 +5,7 @@ from tests.callbacks.training import train
 from torch import nn
 
 from symbreak.callbacks import Snapshots
-from symbreak.callbacks.snapshots import LOGITS, snapshot_steps
+from symbreak.callbacks.snapshot_files import LOGITS, snapshot_steps
 from symbreak.datamodules import DigitsDataModule
 from symbreak.lightning_modules import MLP
 

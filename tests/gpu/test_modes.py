@@ -2,7 +2,8 @@ import pytest
 import torch
 from tests.gpu.device import fresh, needs_cuda, switches_in_a_step, trained_weights, zero_const_net
 
-from symbreak.callbacks.determinism import Mode, mode_switches
+from symbreak.callbacks.determinism import mode_switches
+from symbreak.callbacks.modes import Mode
 
 pytestmark = needs_cuda
 MODES: list[Mode] = ["nondeterministic", "cudnn", "strict"]

@@ -7,9 +7,10 @@ import torch
 
 from symbreak.sweeps.compare.barrier import barrier
 from symbreak.sweeps.compare.channels import channel_groups
-from symbreak.sweeps.compare.command import compare, read_members
+from symbreak.sweeps.compare.command import compare
 from symbreak.sweeps.compare.comparison import load_last, spread
 from symbreak.sweeps.compare.matching import match, permuted
+from symbreak.sweeps.compare.members import read_members
 from symbreak.sweeps.compare.network import make_probe
 from symbreak.sweeps.compare.weights import read_state, relative_distances
 from symbreak.sweeps.errors import UsageError

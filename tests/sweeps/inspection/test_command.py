@@ -9,8 +9,10 @@ from torch import nn
 from symbreak.lightning_modules import ConstNet
 from symbreak.sweeps.cli import main
 from symbreak.sweeps.errors import UsageError
-from symbreak.sweeps.inspection.command import inspect, make_network, read_weights, weights_of
+from symbreak.sweeps.inspection.checkpoints import read_weights
+from symbreak.sweeps.inspection.command import inspect
 from symbreak.sweeps.inspection.layers import copies, dead_filters, inspect_layer
+from symbreak.sweeps.inspection.networks import make_network, weights_of
 
 
 @pytest.fixture(autouse=True)

@@ -137,10 +137,10 @@ def test_a_chip_hides_its_arm_in_every_figure(shared):
 
 
 def test_a_live_page_reloads_and_keeps_its_place(visit, sweep_folder, tmp_path):
-    from symbreak.sweeps.report.command import compose
     from symbreak.sweeps.report.figures import choose
     from symbreak.sweeps.report.page import render
     from symbreak.sweeps.report.table import load_runs
+    from symbreak.sweeps.report.writing import compose
 
     table = load_runs([sweep_folder])
     path = tmp_path / "live.html"

@@ -8,10 +8,10 @@ import pytest
 
 from symbreak.sweeps import cli
 from symbreak.sweeps.report import command as module
-from symbreak.sweeps.report.command import compose
 from symbreak.sweeps.report.figures import choose
 from symbreak.sweeps.report.page import render
 from symbreak.sweeps.report.table import load_runs
+from symbreak.sweeps.report.writing import compose
 from symbreak.sweeps.run.process import identity
 
 FILES = ("run.json", "config.yaml", "metrics.csv", "summary.json")

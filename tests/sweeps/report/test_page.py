@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from symbreak.sweeps.report.command import compose
 from symbreak.sweeps.report.figures.style import Figure, blank
 from symbreak.sweeps.report.grids import Cell, Grid
 from symbreak.sweeps.report.page import Page, render
 from symbreak.sweeps.report.sentences import Sentence
+from symbreak.sweeps.report.writing import compose
 from symbreak.sweeps.run.record import Skipped
 
 EVIL = "</script><script>alert(1)</script> \" ' & <!-- 😀 \u2028 <img src=x onerror=alert(2)>"

@@ -1,0 +1,5 @@
+"""Names of the determinism modes."""
+
+from typing import Literal
+
+Mode = Literal["nondeterministic", "cudnn", "strict"]
