@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -30,7 +32,8 @@ class TracedBreak:
         trace: Trace of the replay that showed the cause, else of the last replay.
         replays: Number of replays.
         shown: Number of replays that showed an operation which reached a weight.
-        exact: Whether every replay reproduced the weights of the step bit by bit.
+        exact: Whether every replay reproduced the weights of the step bit by bit, on every rank.
+        rank: The rank whose trace it is: the first one on which the break arose.
     """
 
     step: int
@@ -39,6 +42,7 @@ class TracedBreak:
     replays: int = 0
     shown: int = 0
     exact: bool = True
+    rank: int = 0
 
     def __str__(self) -> str:
         where = f"{', '.join(self.weights[:3])}{', ...' if len(self.weights) > 3 else ''}"
@@ -50,10 +54,11 @@ class TracedBreak:
                 "by an operation that is not deterministic, or by code outside the step"
             )
         often = f", in {self.shown} of {self.replays} replays" if self.shown < self.replays else ""
+        rank = f", on rank {self.rank}" if self.rank else ""
         inexact = "" if self.exact else " (the replay gave other weights than the step)"
         if self.trace.cause is None:
             return f"symmetry broke at step {self.step}: weights differed before it began, in {where}{often}{inexact}"
-        return f"symmetry broke at step {self.step}: {self.trace.cause}{often}{inexact}"
+        return f"symmetry broke at step {self.step}: {self.trace.cause}{rank}{often}{inexact}"
 
 
 class SymmetryTrace(Callback):
@@ -68,7 +73,9 @@ class SymmetryTrace(Callback):
     the batch (between its input channels) or by differing initial weights are not findings. Checks end with the first
     finding.
 
-    With more than one process the callback warns and does nothing.
+    With DistributedDataParallel every rank replays the step, gradients are compared before and after their reduction,
+    and the finding is that of the first rank on which the break arose. With other strategies of more than one process
+    the callback warns and does nothing.
 
     The finding is announced in the progress display and by an alert of an online W&B run, and logged to every logger as
     the hyperparameter ``symmetry/cause``.
@@ -113,9 +120,10 @@ class SymmetryTrace(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the groups of equal filters at the start of training."""
-        if self.replays and trainer.world_size > 1:
-            rank_zero_warn("SymmetryTrace is off: it traces one process, and `symbreak audit` judges the all-reduce.")
-        if not self.replays or trainer.world_size > 1:
+        if not self.replays:
+            return
+        if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
+            rank_zero_warn(f"SymmetryTrace is off: it traces DDP, not {type(trainer.strategy).__name__}.")
             return
         self._weights = {
             name: p
@@ -171,8 +179,10 @@ class SymmetryTrace(Callback):
         if not keys:
             return ()
         with torch.no_grad():
-            counts = [distinct_rows(self._weights[name].transpose(0, axis)) for name, axis in keys]
-        now = dict(zip(keys, torch.stack(counts).tolist(), strict=True))
+            counts = torch.stack([distinct_rows(self._weights[name].transpose(0, axis)) for name, axis in keys])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(counts, dist.ReduceOp.MAX)  # every rank takes the same decisions
+        now = dict(zip(keys, counts.tolist(), strict=True))
         grown = [name for (name, axis), count in now.items() if count > self._counts[name, axis]]
         self._counts |= now
         return tuple(dict.fromkeys(grown))
@@ -182,23 +192,26 @@ class SymmetryTrace(Callback):
     ) -> TracedBreak | None:
         """Trace replays of the step until one shows the cause, or all; return None if the break is not a finding."""
         traces: list[Trace] = []
-        shown: list[Trace] = []
-        exact = True
+        shown: list[tuple[Trace, int]] = []
+        exact, explained = True, False
+        agree = trainer.strategy.reduce_boolean_decision
         with step.undone() as after:
             while len(traces) < self.replays and (len(traces) != 1 or not shown):
                 step.rewind()
                 with trace(module, trainer.optimizers, step.batches, step.step) as traced:
                     step.run()
                 traces.append(traced)
-                exact = exact and step.state().equals(after)
-                if traced.cause is not None or self._edited(traced):
-                    shown.append(traced)
-                elif set(grown) <= {change.weight for change in traced.changes}:
+                exact = agree(exact and step.state().equals(after))
+                explained = agree(set(grown) <= {change.weight for change in traced.changes})
+                if agree(traced.cause is not None or self._edited(traced), all=False):
+                    shown.append(_first_of_ranks(trainer, traced))
+                elif explained:
                     break  # fully explained by labels, data or weights known to differ
-        self.traces.append((trainer.global_step, (shown or traces)[0]))
-        if not shown and set(grown) <= {change.weight for change in traces[-1].changes}:
+        told, rank = shown[0] if shown else (traces[0], 0)
+        self.traces.append((trainer.global_step, told))
+        if not shown and explained:
             return None
-        return TracedBreak(trainer.global_step, grown, (shown or traces)[0], len(traces), len(shown), exact)
+        return TracedBreak(trainer.global_step, grown, told, len(traces), len(shown), exact, rank)
 
     def _edited(self, traced: Trace) -> bool:
         """Return whether a weight had more groups at the start of the step than at the end of the previous one."""
@@ -208,3 +221,14 @@ class SymmetryTrace(Callback):
         announce(trainer, "Symmetry broke", str(finding))
         for logger in trainer.loggers:
             logger.log_hyperparams({"symmetry/cause": str(finding)})
+
+
+def _first_of_ranks(trainer: Trainer, traced: Trace) -> tuple[Trace, int]:
+    """Return the trace of the first rank with a break that did not arrive from another one, and that rank."""
+    if trainer.world_size == 1:
+        return traced, 0
+    own = traced.cause is not None and not traced.cause.is_from_another_rank
+    first = torch.tensor(trainer.global_rank if own else trainer.world_size, device=trainer.strategy.root_device)
+    dist.all_reduce(first, dist.ReduceOp.MIN)
+    rank = int(first) % trainer.world_size
+    return trainer.strategy.broadcast(traced, rank), rank

@@ -43,12 +43,16 @@ def schema_of(function: OpOverload) -> Schema:
     """Return the schema of an overload."""
     name = function._schema.name.partition("::")[2]
     hidden = HIDDEN_WRITES.get(name, ())
+    received: list[str] = []
+    if function.namespace == "c10d" and name != "send":
+        received = [each.name for each in function._schema.arguments if each.name.startswith(("output", "tensors"))]
     written = tuple(
         argument.name
         for argument in function._schema.arguments
-        if argument.name in hidden or (argument.alias_info is not None and argument.alias_info.is_write)
+        if argument.name in (*hidden, *received) or (argument.alias_info is not None and argument.alias_info.is_write)
     )
     unread = {argument.name for argument in function._schema.arguments if argument.is_out}
+    unread |= {argument for argument in received if argument.startswith("output")}
     if name in OVERWRITTEN:
         unread.add("self")
     names = tuple(argument.name for argument in function._schema.arguments)

@@ -34,9 +34,10 @@ class EventLog:
         index: int,
         ulps: float | None = None,
         subject: str | None = None,
+        place: Place | None = None,
     ) -> Causes:
         """Add an event about an axis of a tensor; return its number as a cause."""
-        place = Place("start", "", None) if operation == INITIAL else self._places.place()
+        place = place or (Place("start", "", None) if operation == INITIAL else self._places.place())
         event = Event(
             number=len(self._events),
             kind=kind,
@@ -60,6 +61,10 @@ class EventLog:
         """Name the parameter in earlier events about a tensor that is now known to be its gradient."""
         for number in self._unnamed.pop(gradient.untyped_storage()._cdata, []):
             self._events[number] = replace(self._events[number], subject=name)
+
+    def kind(self, number: int) -> Kind:
+        """Return the kind of an event."""
+        return self._events[number].kind
 
     def forget(self, tensor: Tensor) -> None:
         """Stop relating a tensor's storage to earlier events: another tensor uses it now."""

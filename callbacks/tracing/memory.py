@@ -28,7 +28,7 @@ class Record:
         derived: Cached results computed from the storage's values, such as partitions, by view of the storage.
         causes: Causes by stride and size of an axis, which a transposed or sliced view shares with its base.
         written_in_part: The event of the last operation that wrote a part of the storage.
-        views: Offset, shape and stride of parts that operations wrote, such as the gradients in a flat bucket.
+        parts: Causes by axis of views that are parts of the storage, such as the reduced gradients in a flat bucket.
     """
 
     alive: StorageWeakRef
@@ -36,10 +36,12 @@ class Record:
     derived: dict[tuple, Any] = field(default_factory=dict)
     causes: dict[tuple[int, int], Causes] = field(default_factory=dict)
     written_in_part: Causes = NOTHING
-    views: set[tuple[int, torch.Size, tuple[int, ...]]] = field(default_factory=set)
+    parts: dict[tuple, dict[int, Causes]] = field(default_factory=dict)
 
     def causes_of(self, tensor: Tensor, axis: int) -> Causes:
         """Return the causes of an axis; for a merged or split axis, the causes of all axes that it overlaps."""
+        if axis in self.parts.get(view_key(tensor), ()):
+            return self.parts[view_key(tensor)][axis]
         stride, size = axis_key(tensor, axis)
         if (stride, size) in self.causes:
             return self.causes[stride, size] or self.written_in_part
@@ -76,7 +78,7 @@ class Memory:
     def derive(self, tensor: Tensor, what: Hashable, compute: Callable[[], Any]) -> Any:
         """Return a result computed from a tensor's values, cached until the next write to its storage."""
         derived = self.record(tensor).derived
-        key = (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, what)
+        key = (*view_key(tensor), tensor.dtype, what)
         if key not in derived:
             derived[key] = compute()
         return derived[key]
@@ -91,11 +93,26 @@ class Memory:
         found = self.record(tensor)
         found.derived.clear()
         found.known = True
+        found.parts.pop(view_key(tensor), None)
         if whole:
             found.causes.clear()
-            found.views.clear()
+            found.parts.clear()
             found.written_in_part = NOTHING
         return found
+
+    def invalidate(self, tensor: Tensor) -> None:
+        """Discard what was derived from a storage's values before they changed."""
+        self.record(tensor).derived.clear()
+
+    def explain(self, tensor: Tensor, causes: dict[int, Causes]) -> None:
+        """Set the causes of a tensor's axes after a write that was not traced."""
+        record = self.record(tensor)
+        record.known = True
+        if is_partial(tensor):
+            record.parts[view_key(tensor)] = causes
+        else:
+            record.causes = {axis_key(tensor, axis): each for axis, each in causes.items()}
+            record.written_in_part = NOTHING
 
     def _clean(self) -> None:
         self._records = {key: record for key, record in self._records.items() if not record.alive.expired()}
@@ -105,6 +122,11 @@ class Memory:
 def is_partial(tensor: Tensor) -> bool:
     """Return whether a tensor is smaller than its storage."""
     return tensor.numel() * tensor.element_size() < tensor.untyped_storage().nbytes()
+
+
+def view_key(tensor: Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:
+    """Return what identifies a view of its storage."""
+    return int(tensor.storage_offset()), tensor.shape, tensor.stride()
 
 
 def axis_key(tensor: Tensor, axis: int) -> tuple[int, int]:

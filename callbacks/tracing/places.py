@@ -154,6 +154,10 @@ class Places:
         storage = tensor.untyped_storage()._cdata
         return self._names.get(storage) or self._gradients.get(storage) or self._state_name(storage)
 
+    def parameter_name(self, parameter: Tensor) -> str:
+        """Return the dotted name of a parameter."""
+        return self._parameters.get(id(parameter), "a parameter")
+
     def is_parameter(self, tensor: Tensor) -> bool:
         """Return whether a tensor is a parameter of the network, or a view of one."""
         return self._names.get(tensor.untyped_storage()._cdata) in self._parameters.values()

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from symbreak.callbacks.tracing.calls import Call, tensors_in
 from symbreak.callbacks.tracing.claims import CLASSES, Governors, Slices
+from symbreak.callbacks.tracing.collectives import Reductions
 from symbreak.callbacks.tracing.event_log import EventLog
 from symbreak.callbacks.tracing.memory import NOTHING, Causes, Memory, axis_key, is_partial
 from symbreak.callbacks.tracing.partitions import MAX_SLICES, Partition, refinement, separation_ulps
@@ -32,6 +33,7 @@ class Tracer(TorchDispatchMode):
         self._log = EventLog(self.result.events, self.places, first_step)
         self._weights = {name: p for name, p in root.named_parameters() if p.ndim >= 2 and p.is_floating_point()}
         self._memory = Memory()
+        self._reductions = Reductions(self._memory, self._log, self.places, self._causes)
         self._before: Before = {}
         self._call: Call | None = None
 
@@ -41,11 +43,15 @@ class Tracer(TorchDispatchMode):
             name: found.groups for (name, axis), found in self._start.items() if axis == 0 and not found.is_trivial
         }
         self.places.__enter__()
+        self._reductions.__enter__()
         super().__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
+        if self._reductions.is_due and exception[0] is None:
+            self._reductions.settle()
+        self._reductions.__exit__(*exception)
         self.places.__exit__(*exception)
         self.result.steps = self.places.steps
         reached = {key: self._causes(tensor, axis) for key, (tensor, axis) in self._watched()}
@@ -68,12 +74,17 @@ class Tracer(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an operation and compare its outputs."""
+        if self._reductions.is_due:
+            self._reductions.settle()
         call = self._call = Call(func, args, kwargs or {})
         self.result.seen += 1
+        self._reductions.index = self.result.seen
         name = self.places.note(call.inputs)
         if name is not None:
             self._log.name_gradient(call.inputs[0], name)
-        if func.namespace not in ("aten", "c10d", "_c10d_functional") and not call.inputs:
+        if func.namespace == "c10d":
+            return self._reductions.run(call, args, kwargs or {})
+        if func.namespace not in ("aten", "_c10d_functional") and not call.inputs:
             return func(*args, **(kwargs or {}))
         if (func.is_view and call.name != "lift_fresh") or call.name in UNCHANGED:
             return func(*args, **(kwargs or {}))

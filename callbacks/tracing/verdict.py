@@ -9,6 +9,8 @@ from symbreak.callbacks.tracing.places import Place
 
 Kind = Literal["separation", "randomness", "values", "labels", "data"]
 INITIAL = "initial weights"
+ALL_REDUCE = "all-reduce over"
+"""Start of the name of a reduction, before the number of ranks."""
 BREAKS: tuple[Kind, ...] = ("separation", "randomness", "values")
 
 
@@ -53,6 +55,11 @@ class Event:
         return self.shape[self.axis]
 
     @property
+    def is_from_another_rank(self) -> bool:
+        """Return whether the values differed on another rank before they were reduced."""
+        return self.kind == "values" and self.operation.startswith((ALL_REDUCE, "c10d::"))
+
+    @property
     def unit(self) -> str:
         """Return the name of the slices: filters along the first axis of a weight or its gradient, else slices."""
         is_weight = len(self.shape) > 1 and self.subject.endswith("weight")
@@ -67,7 +74,8 @@ class Event:
         if self.place.line is not None:
             parts.append(f"at {self.place.line}")
         if self.kind != "separation":
-            parts.insert(0, {"randomness": "random numbers"}.get(self.kind, self.kind))
+            kind = "values of another rank" if self.is_from_another_rank else self.kind
+            parts.insert(0, {"randomness": "random numbers"}.get(kind, kind))
         return ", ".join(part for part in parts if part)
 
 
