@@ -28,7 +28,7 @@ Found = tuple[Partition, Causes]
 Agreed = tuple[Partition, Kind]
 
 
-def _finish(result: Any) -> None:
+def finish(result: Any) -> None:
     """Wait for a collective, so that its outputs can be read."""
     for each in result if isinstance(result, tuple) else (result,):
         if isinstance(each, torch.ScriptObject):
@@ -138,7 +138,7 @@ class Reductions:
         read = {id(tensor) for tensor in call.inputs}
         mine = [self._look(*key) if id(key[0]) in read else _equal(key[0].shape[key[1]]) for key in keys]
         result = call.function(*args, **kwargs)
-        _finish(result)
+        finish(result)
         for tensor in call.written:
             self._memory.write(tensor, whole=not is_partial(tensor))
         operation = str(call.function._schema.name)

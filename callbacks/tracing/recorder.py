@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from symbreak.callbacks.functional.distinct import hash_rows
 from symbreak.callbacks.tracing.calls import Call
+from symbreak.callbacks.tracing.collectives import finish
 from symbreak.callbacks.tracing.memory import Memory, is_partial
 from symbreak.callbacks.tracing.partitions import bits
 from symbreak.callbacks.tracing.places import Places
@@ -78,6 +79,7 @@ class Recorder(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         read = tuple(map(self._fingerprint, call.inputs))
         result = func(*args, **(kwargs or {}))
+        finish(result)
         outputs = [tensor for tensor in call.outputs(result) if tensor is not None]
         for output in outputs:
             self._memory.write(output, whole=not is_partial(output))

@@ -82,9 +82,9 @@ class Tracer(TorchDispatchMode):
         name = self.places.note(call.inputs)
         if name is not None:
             self._log.name_gradient(call.inputs[0], name)
-        if func.namespace == "c10d":
+        if func.namespace in ("c10d", "_c10d_functional"):
             return self._reductions.run(call, args, kwargs or {})
-        if func.namespace not in ("aten", "_c10d_functional") and not call.inputs:
+        if func.namespace != "aten" and not call.inputs:
             return func(*args, **(kwargs or {}))
         if (func.is_view and call.name != "lift_fresh") or call.name in UNCHANGED:
             return func(*args, **(kwargs or {}))

@@ -11,6 +11,7 @@ from symbreak.sweeps.report.arms import short_names
 from symbreak.sweeps.report.figures.training import final_accuracy_key, split_name
 from symbreak.sweeps.report.growth import median_step
 from symbreak.sweeps.report.table import RunTable
+from symbreak.sweeps.run.outcome import common_cause
 
 MAX_PARAMETERS = 12
 UNKNOWN = "\N{EN DASH}"
@@ -50,13 +51,15 @@ def by_arm(table: RunTable) -> Grid:
     """Return arms with their number of runs and mean outcomes over seeds."""
     facts = _outcomes(table)
     outcomes = list(map(str, facts.columns))
-    columns = ["arm", "runs", *outcomes]
+    traced = _traced(table)
+    columns = ["arm", "runs", *outcomes, *traced]
     arms = table.runs["arm"]
     rows = []
     for arm in table.arms:
         own = facts[arms == arm]
         cells = [_median(table, own.index, name) if name in EVENTS else _mean(own[name], name) for name in outcomes]
-        rows.append([text(arm), number(len(own), "d"), *cells])
+        causes = [text(common_cause(table.outcomes[run] for run in own.index) or UNKNOWN) for _ in traced]
+        rows.append([text(arm), number(len(own), "d"), *cells, *causes])
     return Grid(columns, rows)
 
 
@@ -66,13 +69,15 @@ def by_run(table: RunTable) -> Grid:
     outcomes = list(map(str, facts.columns))
     parameters = table.varying[:MAX_PARAMETERS]
     names = short_names(parameters)
-    columns = ["run", "arm", "status", *outcomes, "seed", "steps", *(names[key] for key in parameters)]
+    traced = _traced(table)
+    columns = ["run", "arm", "status", *outcomes, *traced, "seed", "steps", *(names[key] for key in parameters)]
     rows = []
     for run, config in enumerate(table.configs):
         cells = [text(table.runs[name][run]) for name in ("run", "arm", "status")]
         cells += [
             _event(table, run, name) if name in EVENTS else _cell(float(facts[name][run]), name) for name in outcomes
         ]
+        cells += [value(table.outcomes[run].cause) for _ in traced]
         cells += [value(config.get("seed_everything")), value(table.runs["step"][run])]
         rows.append(cells + [value(config.get(key)) for key in parameters])
     return Grid(columns, rows)
@@ -90,6 +95,11 @@ def _outcomes(table: RunTable) -> pd.DataFrame:
     frame = pd.DataFrame(facts, index=table.runs.index)
     measured = {"broken step", "escape step"} if any(outcome.measured for outcome in table.outcomes) else set()
     return frame[[name for name in frame if name in measured or frame[name].notna().any()]]
+
+
+def _traced(table: RunTable) -> list[str]:
+    """Return the column of causes, if a trace found one in any run."""
+    return ["cause"] if any(outcome.cause for outcome in table.outcomes) else []
 
 
 def text(content: Any) -> Cell:

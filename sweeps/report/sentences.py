@@ -13,7 +13,7 @@ from symbreak.sweeps.report.figures.style import MAX_ARMS, arm_styles
 from symbreak.sweeps.report.figures.training import final_accuracy_key, split_name
 from symbreak.sweeps.report.growth import ASYMMETRY, escapes, median_step, thresholds
 from symbreak.sweeps.report.table import RunTable
-from symbreak.sweeps.run.outcome import DISTINCT
+from symbreak.sweeps.run.outcome import DISTINCT, common_cause
 
 _HE_NAMES = frozenset({"he", "kaiming"})
 
@@ -42,7 +42,9 @@ def sentences(table: RunTable) -> list[Sentence]:
 
 
 def _arm(table: RunTable, facts: pd.DataFrame, arm: str) -> Sentence | None:
-    parts = [_symmetry(table, facts), _divergence(table, facts), _accuracy(table, arm), _unfinished(facts)]
+    cause = common_cause(table.outcomes[run] for run in facts.index)
+    parts = [_symmetry(table, facts), f"cause: {cause}" if cause else "", _divergence(table, facts)]
+    parts += [_accuracy(table, arm), _unfinished(facts)]
     text = "; ".join(part for part in parts if part)
     return Sentence(arm, f"{text}.") if text else None
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = ("test accuracy", "distinct filters", "broken step", "escape step", "growth rate")
 VALIDATION = ("val/accuracy", "val/loss")
 DISTINCT = "symmetry/distinct_filters"
+_ANNOUNCED = r"^symmetry (broke at step \d+|was broken from the start): "
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Outcome:
         diverged_step: First measured step at which a measure is not finite.
         censored_at: Last step of a run that is not finished: until then, an event that is None did not occur.
         measured: Whether symmetry was measured at all.
+        cause: What a trace found to have broken the symmetry, in words without the step.
     """
 
     test_accuracy: float | None
@@ -45,6 +49,7 @@ class Outcome:
     diverged_step: int | None
     censored_at: int | None
     measured: bool
+    cause: str | None = None
 
     def cells(self) -> dict[str, str]:
         """Return the cells of a table's row, by the names in ``COLUMNS``."""
@@ -87,6 +92,7 @@ def _outcome(summary: Mapping[str, Any], state: Mapping[str, Any], run_status: s
         diverged_step=_step(summary.get("symmetry/diverged_step")),
         censored_at=None if run_status == "finished" else _step(summary.get("step")) or 0,
         measured=any(key.startswith(DISTINCT) for key in summary),
+        cause=_cause(state.get("symmetry")),
     )
 
 
@@ -96,6 +102,21 @@ def distinct_filters(summary: Mapping[str, Any], state: Mapping[str, Any]) -> di
     outputs: Collection[Any] = noted if isinstance(noted, list) else ()
     found = {key.removeprefix(f"{DISTINCT}/"): _step(value) for key, value in summary.items() if f"{DISTINCT}/" in key}
     return {layer: count for layer, count in found.items() if count is not None and layer not in outputs}
+
+
+def common_cause(outcomes: Iterable[Outcome]) -> str:
+    """Return the most frequent cause of several runs and, unless all have it, their number; empty without one."""
+    causes = [outcome.cause for outcome in outcomes]
+    known = Counter(cause for cause in causes if cause is not None).most_common(1)
+    if not known:
+        return ""
+    ((cause, count),) = known
+    return cause if count == len(causes) else f"{cause}, in {count} of {len(causes)} runs"
+
+
+def _cause(symmetry: Any) -> str | None:
+    cause = symmetry.get("cause") if isinstance(symmetry, Mapping) else None
+    return re.sub(_ANNOUNCED, "", cause) if isinstance(cause, str) else None
 
 
 def describe_filters(counts: Collection[int]) -> str:

@@ -50,7 +50,7 @@ class Divergence:
                 f"runs diverged at step {self.step}: operation {self.index} is {name} in one and {other} in the other"
             )
         reason = {
-            "operation": "its inputs are equal",
+            "operation": f"its inputs are equal{' on this rank' if self.one.operation.startswith('c10d::') else ''}",
             "random": "its inputs are equal, it draws random numbers",
             "values": "its inputs differ, and no operation made them",
         }[self.kind]

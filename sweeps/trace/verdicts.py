@@ -6,6 +6,7 @@ from functools import cache
 from typing import get_args
 
 from symbreak.callbacks.tracing import Event
+from symbreak.callbacks.tracing.verdict import ALL_REDUCE
 from symbreak.sweeps.audit.cases import Case, Finding, Precision, dtype_of
 from symbreak.sweeps.audit.evaluation import evaluate, evaluate_reductions
 from symbreak.sweeps.audit.operations import OPERATIONS
@@ -26,12 +27,13 @@ _PLAIN = {
     "_adaptive_avg_pool2d": ("adaptive_pool_forward",),
     "_adaptive_avg_pool2d_backward": ("adaptive_pool_input_grad",),
     "_log_softmax_backward_data": ("cross_entropy_grad",),
-    "allreduce_": ("all_reduce",),
 }
 
 
 def audited(event: Event, optimizer: str = "SGD") -> tuple[str, ...]:
     """Return the names of the audit's operations that an event's operation corresponds to; none if there is none."""
+    if event.operation.startswith(ALL_REDUCE):
+        return ("all_reduce_default",)
     name = event.operation.partition("::")[2]
     of_weight = event.subject.startswith("gradient of") and event.subject.endswith((".weight", ".bias"))
     if event.place.phase == "optimizer":

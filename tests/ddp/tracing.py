@@ -4,12 +4,14 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning import LightningModule
 from pytorch_lightning.strategies import DDPStrategy
-from tests.ddp.training import fit
+from tests.ddp.training import be_a_rank, fit
 from torch.nn.functional import cross_entropy
 
 from symbreak.callbacks import Determinism, OrderedDDPStrategy, SymmetryTrace
 from symbreak.callbacks.tracing import trace
+from symbreak.callbacks.tracing.recorder import Recorder, fingerprint
 from symbreak.lightning_modules import ConstNet
+from symbreak.sweeps.trace.command import main
 
 
 def network():
@@ -59,25 +61,24 @@ CASES = {
     "bucket views": lambda: (network(), _ddp(gradient_as_bucket_view=True)),
     "several buckets": lambda: (network(), _ddp(bucket_cap_mb=0.05)),
     "manual": lambda: (Manual(), _ddp()),
-    "ordered": lambda: (network(), _ddp(OrderedDDPStrategy)),
-    "ordered bucket views": lambda: (network(), _ddp(OrderedDDPStrategy, gradient_as_bucket_view=True)),
+    "ordered": lambda: (network(), _ddp(OrderedDDPStrategy, gradient_as_bucket_view=True)),
     "local": lambda: (Local(depth=7, widen_factor=1, in_channels=1), _ddp(OrderedDDPStrategy)),
 }
 
 
 def found():
-    """The finding of each case, and whether the run changed no bit by being watched and replayed."""
+    """Finding and traces of each case, and whether watching and replaying changed no bit of the default one."""
     results = {}
     for name, make in CASES.items():
         finals = []
-        for replays in (2, 0):
+        for replays in (2, 0) if name == "default" else (2,):
             module, strategy = make()
             watch = SymmetryTrace(replays)
-            fit(module, [Determinism("strict"), watch], steps=4, strategy=strategy)
+            fit(module, [Determinism("strict"), watch], steps=3, strategy=strategy)
             finals.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
             if replays:
                 results[name] = [watch.found, watch.traces]
-        results[name].append(torch.equal(*finals))
+        results[name].append(all(torch.equal(finals[0], final) for final in finals))
     return results
 
 
@@ -112,3 +113,20 @@ def broadcast_gradients():
         dist.broadcast(gradient, 0)
         optimizer.step()
     return result
+
+
+def recorded_all_reduce():
+    """The recorded hash of a large asynchronous all-reduce, and that of its result."""
+    tensor = torch.arange(2.0**21) * (dist.get_rank() + 1)
+    with Recorder(network(), []) as recorder:
+        work = dist.all_reduce(tensor, async_op=True)
+    assert work is not None
+    work.wait()
+    (operation,) = (each for each in recorder.operations if each.operation == "c10d::allreduce_")
+    return operation.made, fingerprint(tensor)
+
+
+def command_line(arguments):
+    """Run ``symbreak trace``."""
+    be_a_rank()
+    main(arguments)

@@ -5,7 +5,7 @@ import shutil
 from tests.sweeps.report.example_runs import config_of, write_run
 
 from symbreak.sweeps.report.figures.symmetry import growth
-from symbreak.sweeps.report.grids import by_run
+from symbreak.sweeps.report.grids import by_arm, by_run
 from symbreak.sweeps.report.sentences import sentences
 from symbreak.sweeps.report.table import load_runs, tabulate
 
@@ -101,3 +101,29 @@ def test_divergence_is_counted_over_an_arm(tmp_path):
             (folder / "summary.json").write_text(json.dumps(summary | {"symmetry/diverged_step": 50 * number}))
     (sentence,) = sentences(load_runs([tmp_path]))
     assert "; diverged at step 75 in 2 of 3 runs;" in sentence.text
+
+
+CAUSE = "aten::convolution_backward, gradient of blocks.3.conv.weight, float64, 64 filters in 3 groups, at most 1 ulp"
+
+
+def test_what_a_trace_found_stands_in_the_findings_and_both_tables(tmp_path):
+    told = [f"symmetry broke at step 2: {CAUSE}", f"symmetry broke at step 3: {CAUSE}", None]
+    for number, cause in enumerate(told):
+        folder = write_run(tmp_path / str(number), config_of(number, noise=1e-3), 200)
+        state = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(state | ({"symmetry": {"cause": cause}} if cause else {})))
+    table = load_runs([tmp_path])
+    (sentence,) = sentences(table)
+    assert f"; cause: {CAUSE}, in 2 of 3 runs;" in sentence.text
+    arms, runs = by_arm(table), by_run(table)
+    assert arms.rows[0][arms.columns.index("cause")].text == f"{CAUSE}, in 2 of 3 runs"
+    assert [row[runs.columns.index("cause")].text for row in runs.rows] == [CAUSE, CAUSE, "\N{EN DASH}"]
+
+
+def test_a_cause_that_is_no_text_is_left_out(tmp_path):
+    folder = write_run(tmp_path / "run", config_of(), 50)
+    state = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(state | {"symmetry": {"cause": [1]}}))
+    table = load_runs([tmp_path])
+    assert "cause" not in sentences(table)[0].text
+    assert "cause" not in by_arm(table).columns
