@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from symbreak.sweeps.report.arms import short_names
-from symbreak.sweeps.report.figures.training import final_accuracy_key, split_name
 from symbreak.sweeps.report.growth import median_step
-from symbreak.sweeps.report.table import RunTable
+from symbreak.sweeps.report.table import RunTable, final_accuracy_key, split_name
 from symbreak.sweeps.run.outcome import common_cause
 
 MAX_PARAMETERS = 12

@@ -34,10 +34,9 @@ from symbreak.sweeps.report.bootstrap import (
     spreads_differ,
 )
 from symbreak.sweeps.report.equivalent_noise import decreasing, scale_at
-from symbreak.sweeps.report.figures.training import final_accuracy_key
 from symbreak.sweeps.report.ledger_sources import source_name, treatment
 from symbreak.sweeps.report.noise_sources import SEEDS, perturbation_kind
-from symbreak.sweeps.report.table import RunTable
+from symbreak.sweeps.report.table import RunTable, final_accuracy_key
 
 Pairing = tuple[str, str]
 

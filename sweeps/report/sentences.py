@@ -10,9 +10,8 @@ import pandas as pd
 from symbreak.sweeps.report.arms import readable
 from symbreak.sweeps.report.equivalent_noise import NoiseLaw, noise_laws
 from symbreak.sweeps.report.figures.style import MAX_ARMS, arm_styles
-from symbreak.sweeps.report.figures.training import final_accuracy_key, split_name
 from symbreak.sweeps.report.growth import ASYMMETRY, escapes, median_step, thresholds
-from symbreak.sweeps.report.table import RunTable
+from symbreak.sweeps.report.table import RunTable, final_accuracy_key, split_name
 from symbreak.sweeps.run.outcome import DISTINCT, common_cause
 
 _HE_NAMES = frozenset({"he", "kaiming"})

@@ -16,6 +16,8 @@ from symbreak.sweeps.run.outcome import Outcome, outcome_of
 from symbreak.sweeps.run.record import RUN_FILES, Run, Skipped, read_run
 
 PRUNED_FOLDERS = frozenset({"wandb", "checkpoints"})
+ACCURACY_KEYS = ("test/accuracy", "val/accuracy", "train/accuracy")
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 CHANGING = ("running", "silent")
 """Statuses that can change although no file changes."""
 
@@ -76,6 +78,16 @@ class RunTable:
         finished = self.runs["status"].eq("finished") & values.notna()
         has_finished = finished.groupby(self.runs["arm"]).transform("any")
         return values.where(finished | ~has_finished)
+
+
+def final_accuracy_key(table: RunTable) -> str | None:
+    """Return the key of the runs' accuracy: test, else validation, else training."""
+    return next((key for key in ACCURACY_KEYS if table.final(key).notna().any()), None)
+
+
+def split_name(key: str) -> str:
+    """Return the split of a key in full words: `val/accuracy` gives `validation`."""
+    return SPLITS.get(key.split("/")[0], key)
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:

@@ -17,6 +17,8 @@ from symbreak.sweeps.report.table import RunTable
 SECTION = "Noise ledger: figures"
 ROW = 34
 """Height of a source's row in pixels."""
+START = 0.5
+"""Where step 0 lies on the logarithmic axis."""
 
 
 def effects(table: RunTable) -> Figure | None:
@@ -31,8 +33,8 @@ def effects(table: RunTable) -> Figure | None:
     _add_effect(plot, 2, entries, lambda e: e.churn, lambda e: e.churn_interval)
     axis = {"showgrid": True, "zeroline": False, "rangemode": "tozero", "showline": True, "ticks": "outside"}
     plot.update_xaxes(axis)
-    plot.update_xaxes(title_text="standard deviation of the accuracy (points)", col=1)
-    plot.update_xaxes(title_text="churn (% of test images)", col=2)
+    for column, title in enumerate(("standard deviation of the accuracy (points)", "churn (% of test images)"), 1):
+        plot.update_xaxes(title={"text": title, "font": {"size": 13}, "standoff": 10}, col=column)
     plot.update_yaxes(showgrid=True, automargin=True)
     plot.update_layout(showlegend=False)
     caption = (
@@ -75,11 +77,14 @@ def growth(table: RunTable) -> Figure | None:
         return None
     low = 10.0 ** math.floor(math.log10(min(positive)))
     floor = low / 30
-    plot = blank("optimiser step", "relative distance of the weights", height=520)
+    last = max(max(entry.distances) for entry in entries)
+    plot = blank("optimiser step (logarithmic)", "relative distance of the weights", height=560)
     for i, entry in enumerate(entries):
         _add_growth(plot, entry, i, floor)
     ticks, labels = log_ticks(low, max(*positive, 1.0), floor)
     plot.update_yaxes(type="log", tickmode="array", tickvals=ticks, ticktext=labels)
+    powers = [10**power for power in range(len(str(last)))]
+    plot.update_xaxes(type="log", tickvals=[START, *powers], ticktext=["0", *map(str, powers)], showgrid=True)
     plot.add_hline(y=floor, line={"color": INK, "width": 1, "dash": "dot"}, opacity=0.45)
     plot.add_hline(y=1e-2, line={"color": INK, "width": 1, "dash": "dash"}, opacity=0.6)
     caption = (
@@ -93,12 +98,12 @@ def growth(table: RunTable) -> Figure | None:
 def _add_growth(plot: go.Figure, entry: Entry, index: int, floor: float) -> None:
     steps, distances = list(entry.distances), np.array(list(entry.distances.values()))
     plot.add_scatter(
-        x=steps,
+        x=np.maximum(steps, START),
         y=np.maximum(distances, floor),
-        customdata=distances,
+        customdata=np.column_stack([steps, distances]),
         mode="lines+markers",
         line={"color": PALETTE[index % len(PALETTE)], "dash": DASHES[index // len(PALETTE) % len(DASHES)], "width": 2},
         marker={"size": 4},
         name=plain(entry.source, 60),
-        hovertemplate="<b>%{fullData.name}</b><br>step %{x}: %{customdata:.3g}<extra></extra>",
+        hovertemplate="<b>%{fullData.name}</b><br>step %{customdata[0]:.0f}: %{customdata[1]:.3g}<extra></extra>",
     )

@@ -4,8 +4,8 @@ import pandas as pd
 
 from symbreak.sweeps.report.arms import describe
 from symbreak.sweeps.report.figures.style import DASHES, PALETTE, Figure, blank, plain
-from symbreak.sweeps.report.figures.training import dots, final_accuracy_key, split_name
-from symbreak.sweeps.report.table import RunTable
+from symbreak.sweeps.report.figures.training import dots
+from symbreak.sweeps.report.table import RunTable, final_accuracy_key, split_name
 
 SECTION = "Networks"
 DEPTH, INIT = "model.init_args.depth", "model.init_args.init"

@@ -7,8 +7,7 @@ import pandas as pd
 
 from symbreak.sweeps.report.arms import short_names
 from symbreak.sweeps.report.figures.style import Figure, blank, plain
-from symbreak.sweeps.report.figures.training import final_accuracy_key, split_name
-from symbreak.sweeps.report.table import RunTable
+from symbreak.sweeps.report.table import RunTable, final_accuracy_key, split_name
 
 MIN_RUNS, MAX_AXES = 8, 8
 # Both ends are visible on white and on dark backgrounds.

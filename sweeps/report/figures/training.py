@@ -4,21 +4,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from symbreak.sweeps.report.figures.style import BAND, Figure, add_band, arm_styles, bands, blank, left_out, plain
-from symbreak.sweeps.report.table import RunTable
+from symbreak.sweeps.report.table import RunTable, final_accuracy_key, split_name
 
 SECTION = "Learning"
-ACCURACY_KEYS = ("test/accuracy", "val/accuracy", "train/accuracy")
-SPLITS = {"train": "training", "val": "validation", "test": "test"}
-
-
-def final_accuracy_key(table: RunTable) -> str | None:
-    """Return the key of the runs' accuracy: test, else validation, else training."""
-    return next((key for key in ACCURACY_KEYS if table.final(key).notna().any()), None)
-
-
-def split_name(key: str) -> str:
-    """Return the split of a key in full words: `val/accuracy` gives `validation`."""
-    return SPLITS.get(key.split("/")[0], key)
 
 
 def accuracy(table: RunTable) -> Figure | None:

@@ -115,8 +115,8 @@ def test_figures_draw_every_source(table):
     assert [set(trace["y"]) for trace in left_right] == [set(TREATMENTS)] * 2
     drawn = {trace["name"]: trace for trace in lines}
     assert set(drawn) == set(TREATMENTS)
-    assert not drawn["nothing"]["customdata"].any()
-    assert drawn["order"]["customdata"][-1] == entries(table)["order"].distance
+    assert not drawn["nothing"]["customdata"][:, 1].any()
+    assert drawn["order"]["customdata"][-1, 1] == entries(table)["order"].distance
 
 
 def test_other_sweeps_have_no_ledger(table):
