@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agents": ("symbreak.sweeps.engine.agents:agents", "join a sweep at W&B from another machine"),
     "compare": ("symbreak.sweeps.compare.command:compare", "show how far runs are apart"),
     "report": ("symbreak.sweeps.report.command:report", "show runs in one self-contained HTML page"),
+    "record": ("symbreak.sweeps.record.command:record", "keep the results of a sweep in one small folder"),
     "dashboard": ("symbreak.sweeps.dashboard.command:dashboard", "make a W&B workspace and report"),
 }
 OWN_PARSER = {"fit", "validate", "test"}

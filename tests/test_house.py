@@ -27,6 +27,7 @@ MADE_OF = {
     "audit": {"report"},
     "compare": {"report"},
     "trace": {"audit"},
+    "record": {"report"},
 }
 """Rooms that a room's command is made of, beside the shared ones and itself."""
 

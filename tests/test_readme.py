@@ -27,7 +27,13 @@ COMMANDS = [
 
 
 def test_there_are_commands_of_every_kind():
-    assert {command[0] for command in COMMANDS} == set(cli.COMMANDS) - {"validate", "test", "audit", "dashboard"}
+    assert {command[0] for command in COMMANDS} == set(cli.COMMANDS) - {
+        "validate",
+        "test",
+        "audit",
+        "dashboard",
+        "record",
+    }
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c[0] == "fit" and "--ckpt_path" not in c], ids=" ".join)

@@ -16,6 +16,8 @@ MAX_PARAMETERS = 12
 UNKNOWN = "\N{EN DASH}"
 EVENTS = {"broken step": "broken_step", "escape step": "escape_step", "diverged step": "diverged_step"}
 """Columns of steps, by the name of the event in `Outcome`."""
+ROUNDING = 1e-12
+"""Relative standard deviation up to which values count as equal."""
 NEVER = 1e300
 """Sort key of an event that did not occur, after all that did."""
 
@@ -154,6 +156,6 @@ def _mean(values: pd.Series, name: str) -> Cell:
     if known.empty:
         return _cell(math.nan, name)
     cell, spread = _cell(float(known.mean()), name), known.std()
-    if len(known) < 2 or not spread:
+    if len(known) < 2 or spread <= ROUNDING * abs(known.mean()):
         return cell
     return Cell(f"{cell.text} ± {_cell(float(spread), name).text}", cell.value)

@@ -57,12 +57,12 @@ def compose(table: RunTable, figures: list[Figure], audits: Sequence[Row] = (), 
     """Return the page of a table and its figures; `audits` is the provenance of the audits among them."""
     if table.runs.empty:
         return Page(
-            _title(table), _facts(table), figures=figures, skipped=table.skipped, provenance=audits, refresh=refresh
+            _title(table), facts_of(table), figures=figures, skipped=table.skipped, provenance=audits, refresh=refresh
         )
     book = ledger(table)
     return Page(
         title=_title(table),
-        facts=_facts(table),
+        facts=facts_of(table),
         sentences=[*sentences(table), *ledger_sentences(book)],
         arms=by_arm(table),
         ledger=ledger_grid(book),
@@ -80,7 +80,8 @@ def _title(table: RunTable) -> str:
     return ", ".join(list(dict.fromkeys(folders))[:3])
 
 
-def _facts(table: RunTable) -> str:
+def facts_of(table: RunTable) -> str:
+    """Return one line about the number and state of runs."""
     counts = Counter(table.runs["status"])
     shown = f"{_count(len(table.runs), 'run')} in {_count(len(table.arms), 'arm')}"
     parts = [shown if len(table.runs) else "no runs to show"]

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,23 @@ def status(folder: Path, state: Mapping[str, Any]) -> str:
         return "killed"
     written = max((path.stat().st_mtime for path in (folder / HISTORY, folder / STATE) if path.is_file()), default=0.0)
     return "silent" if time.time() - written > SILENT_AFTER else "running"
+
+
+def active_seconds(folder: Path) -> float | None:
+    """Return how long a run was in progress, without the pauses between a sweep's attempts; None if unknown."""
+    attempts = read_json(folder / ATTEMPTS).get("attempts")
+    spans = [each for each in attempts if isinstance(each, dict)] if isinstance(attempts, list) else []
+    state = read_json(folder / STATE)
+    seconds = [_between(each.get("started"), each.get("ended") or state.get("ended")) for each in spans or [state]]
+    known = [each for each in seconds if each is not None]
+    return sum(known) if known else None
+
+
+def _between(started: Any, ended: Any) -> float | None:
+    try:
+        return max(0.0, (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds())
+    except (TypeError, ValueError):
+        return None
 
 
 def max_steps(folder: Path) -> int | None:

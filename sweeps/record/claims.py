@@ -1,0 +1,152 @@
+"""Claims: questions answered by a sentence whose numbers are computed from recorded tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from symbreak.sweeps.errors import UsageError, nearest
+from symbreak.sweeps.record.markdown import escape, table_of
+from symbreak.sweeps.yaml_files import read_mapping
+
+CLAIMS, README = "claims.yaml", "README.md"
+FUNCTIONS: dict[str, Callable[[pd.Series], float]] = {
+    "mean": lambda values: float(values.mean()),
+    "std": lambda values: float(values.std()),
+    "median": lambda values: float(values.median()),
+    "min": lambda values: float(values.min()),
+    "max": lambda values: float(values.max()),
+    "count": lambda values: float(values.count()),
+}
+KEYS = ("question", "answer", "record", "numbers", "figure", "command", "cost", "readme")
+NUMBER_KEYS = ("table", "of", "where", *FUNCTIONS)
+PLACE = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
+FORMAT = re.compile(r"[,+]?(\.\d+)?[efg%d]?|")
+NOT_RECORDED = "Not recorded yet."
+HEADER = """# Results
+
+Every number below is computed from the tables of a record (a folder beside this file) by the expressions in
+[`claims.yaml`](claims.yaml); `python -m symbreak.sweeps.record` rewrites this file. Means and standard deviations are
+over n seeds. Each record holds its runs, figures, versions and hardware.
+"""
+
+
+def read_claims(folder: Path) -> list[dict[str, Any]]:
+    """Return the claims of a folder of records.
+
+    Raises:
+        UsageError: If the file is not a list of claims, or a claim lacks a key or has an unknown one.
+    """
+    path = folder / CLAIMS
+    claims = read_mapping(path).get("claims")
+    if not isinstance(claims, list) or not all(isinstance(claim, dict) for claim in claims):
+        raise UsageError(f"{path}: expected a list of mappings under `claims`")
+    for number, claim in enumerate(claims, start=1):
+        for key in claim:
+            if key not in KEYS:
+                raise UsageError(f"{path}: claim {number}: {key}: unknown key{nearest(str(key), KEYS)}")
+        for key in ("question", "answer", "record", "command"):
+            if not isinstance(claim.get(key), str):
+                raise UsageError(f"{path}: claim {number}: {key}: a text is needed")
+    return claims
+
+
+def answer(claim: Mapping[str, Any], folder: Path) -> str | None:
+    """Return the sentence of a claim with its numbers filled in; None if its record is not there.
+
+    ``{name}`` or ``{name:.1%}`` in the sentence stands for a number of the claim, in a format of Python.
+
+    Raises:
+        UsageError: If a number is not defined, cannot be computed, or has an unsuitable format.
+    """
+    record = folder / claim["record"]
+    if not record.is_dir():
+        return None
+    numbers = claim.get("numbers") or {}
+
+    def fill(match: re.Match[str]) -> str:
+        name, form = match[1], match[2] or "g"
+        if name not in numbers:
+            raise UsageError(f"{claim['record']}: {{{name}}} is no number of the claim{nearest(name, numbers)}")
+        if not FORMAT.fullmatch(form):
+            raise UsageError(f"{claim['record']}: {name}: {form!r} is no format of a number, such as .1%")
+        value = evaluate(numbers[name], record, name)
+        return format(int(value) if form.endswith("d") else value, form)
+
+    return " ".join(PLACE.sub(fill, claim["answer"]).split())
+
+
+def evaluate(expression: Any, record: Path, name: str) -> float:
+    """Return a number: one of `FUNCTIONS` of one column, over the rows in which other columns have given values.
+
+    ``{mean: test/accuracy, where: {init: he}}`` is the mean of a column of runs.csv; ``table`` names another table of
+    the record; ``where`` compares by the column's last component, and a list stands for any of its values.
+
+    Raises:
+        UsageError: If a table, column or function is unknown, or no row is left.
+    """
+    where = f"{record.name}: {name}"
+    functions = [key for key in expression if key in FUNCTIONS] if isinstance(expression, dict) else []
+    if len(functions) != 1 or set(expression) - set(NUMBER_KEYS):
+        raise UsageError(f"{where}: expected one of {', '.join(FUNCTIONS)}, and optionally `table` and `where`")
+    frame = _table(record, str(expression.get("table", "runs")), where)
+    for column, wanted in (expression.get("where") or {}).items():
+        allowed = {_comparable(each) for each in (wanted if isinstance(wanted, list) else [wanted])}
+        frame = frame[frame[_column(frame, str(column), where)].map(_comparable).isin(allowed)]
+    (function,) = functions
+    values = pd.to_numeric(frame[_column(frame, str(expression[function]), where)], errors="coerce")
+    if frame.empty:
+        raise UsageError(f"{where}: no row with {expression['where']}")
+    return FUNCTIONS[function](values)
+
+
+def _comparable(cell: Any) -> Any:
+    """Return a cell as a number if it is one, so that 0.001 equals 1e-3, else as text."""
+    try:
+        return float(str(cell))
+    except ValueError:
+        return str(cell)
+
+
+def _table(record: Path, name: str, where: str) -> pd.DataFrame:
+    tables = sorted(path.stem for path in record.glob("*.csv"))
+    if name not in tables:
+        raise UsageError(f"{where}: no table {name!r}; there are {', '.join(tables)}")
+    return pd.read_csv(record / f"{name}.csv", dtype=str, keep_default_na=False)
+
+
+def _column(frame: pd.DataFrame, name: str, where: str) -> str:
+    """Return the column of this name, or the only one of which it is the last component."""
+    columns = [str(column) for column in frame]
+    found = [name] if name in columns else [column for column in columns if column.endswith(f".{name}")]
+    if len(found) != 1:
+        raise UsageError(f"{where}: {name!r} is not one column{nearest(name, columns)}")
+    return found[0]
+
+
+def render(folder: Path) -> str:
+    """Return the README of a folder of records: one table of all claims, and the records without a claim."""
+    claims = read_claims(folder)
+    rows = []
+    for claim in claims:
+        found = answer(claim, folder)
+        figure = claim.get("figure")
+        picture = f"[{figure}]({claim['record']}/{figure}.png)" if figure and found else ""
+        text = f"{found} ([record]({claim['record']}/README.md))" if found else NOT_RECORDED
+        rows.append([escape(claim["question"]), text, picture, f"`{claim['command']}`", escape(claim.get("cost", ""))])
+    columns = ["question", "answer", "figure", "command", "cost"]
+    used = {claim["record"] for claim in claims}
+    others = [path.parent.name for path in sorted(folder.glob("*/provenance.json")) if path.parent.name not in used]
+    more = "\n".join(f"- [{name}]({name}/README.md)" for name in others)
+    return HEADER + "\n" + table_of(columns, rows) + (f"\nRecords without a claim:\n\n{more}\n" if more else "")
+
+
+def write_readme(folder: Path) -> Path:
+    """Rewrite the README of a folder of records from its claims."""
+    path = folder / README
+    path.write_text(render(folder), encoding="utf-8")
+    return path

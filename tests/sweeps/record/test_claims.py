@@ -1,0 +1,99 @@
+import math
+
+import pytest
+
+from symbreak.sweeps.record.claims import answer, evaluate, render, write_readme
+
+RUNS = """run,arm,status,model.init_args.init,model.init_args.noise_scale,test/accuracy,symmetry/escape_step
+1,a|b,finished,zero,0.001,0.9,40
+2,a|b,finished,zero,0.001,0.8,60
+3,zero,finished,zero,0,0.3,
+4,he,finished,he,0,0.95,0
+"""
+CLAIM = {
+    "question": "Is it | true?",
+    "answer": "Noise reached {noise:.1%} ± {spread:.1%} (n = {n:d}), none {none:.0%}, and {escaped:d} escaped.",
+    "record": "arms",
+    "numbers": {
+        "noise": {"mean": "test/accuracy", "where": {"noise_scale": "1e-3"}},
+        "spread": {"std": "test/accuracy", "where": {"noise_scale": 1e-3}},
+        "n": {"count": "test/accuracy", "where": {"init": ["zero"], "noise_scale": 0.001}},
+        "none": {"mean": "test/accuracy", "where": {"init": "zero", "noise_scale": 0}},
+        "escaped": {"count": "symmetry/escape_step", "where": {"init": "zero"}},
+    },
+    "command": "symbreak sweep arms",
+}
+
+
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "arms").mkdir()
+    (tmp_path / "arms" / "runs.csv").write_text(RUNS)
+    (tmp_path / "arms" / "provenance.json").write_text("{}")
+    return tmp_path
+
+
+def test_the_numbers_of_a_sentence_come_from_the_table(results):
+    assert answer(CLAIM, results) == "Noise reached 85.0% ± 7.1% (n = 2), none 30%, and 2 escaped."
+    assert answer(CLAIM | {"record": "other"}, results) is None
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ({"mean": "test/acuracy"}, "did you mean 'test/accuracy'"),
+        ({"mean": "test/accuracy", "where": {"init": "xavier"}}, "no row with"),
+        ({"mean": "test/accuracy", "where": {"colour": 1}}, "'colour' is not one column"),
+        ({"mean": "test/accuracy", "table": "../secret"}, "no table '../secret'; there are runs"),
+        ({"mean": "test/accuracy", "max": "test/accuracy"}, "expected one of mean, std"),
+        ({"__import__('os')": "test/accuracy"}, "expected one of mean, std"),
+        ("mean(runs)", "expected one of mean, std"),
+    ],
+)
+def test_an_expression_that_cannot_be_evaluated_is_named(results, expression, words):
+    with pytest.raises(ValueError, match=r"^arms: accuracy: ") as error:
+        evaluate(expression, results / "arms", "accuracy")
+    assert words in str(error.value)
+
+
+def test_a_number_that_is_not_defined_or_has_no_format_of_a_number_is_refused(results):
+    with pytest.raises(ValueError, match="is no number of the claim"):
+        answer(CLAIM | {"answer": "{nois}"}, results)
+    with pytest.raises(ValueError, match="no format of a number"):
+        answer(CLAIM | {"answer": "{noise:>99}"}, results)
+
+
+def test_functions(results):
+    found = {name: evaluate({name: "test/accuracy"}, results / "arms", "x") for name in ("median", "min", "max")}
+    assert found == pytest.approx({"median": 0.85, "min": 0.3, "max": 0.95})
+    only = {"init": "zero", "noise_scale": 0}
+    assert math.isnan(evaluate({"mean": "symmetry/escape_step", "where": only}, results / "arms", "x"))
+
+
+def test_the_readme_is_one_table_of_claims_and_the_records_without_one(results):
+    (results / "claims.yaml").write_text(
+        "claims:\n- {question: Is it?, answer: 'Reached {a:.0%}.', record: arms, command: symbreak sweep arms,\n"
+        "   numbers: {a: {max: test/accuracy}}, figure: growth, cost: 1 minute}\n"
+        "- {question: Later?, answer: 'Perhaps.', record: missing, command: symbreak sweep missing}\n"
+    )
+    (results / "alone").mkdir()
+    (results / "alone" / "provenance.json").write_text("{}")
+    text = write_readme(results).read_text()
+    assert "| Is it? | Reached 95%. ([record](arms/README.md)) | [growth](arms/growth.png) |" in text
+    assert "| Later? | Not recorded yet. |  | `symbreak sweep missing` |" in text
+    assert text.endswith("- [alone](alone/README.md)\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("claims: 3\n", "expected a list of mappings"),
+        ("claims: [{question: a, answer: b, record: c, command: d, figur: e}]\n", "figur: unknown key"),
+        ("claims: [{question: a, answer: b, record: c}]\n", "claim 1: command: a text is needed"),
+    ],
+)
+def test_a_file_of_claims_that_is_wrong_is_named(results, content, words):
+    (results / "claims.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"claims\.yaml") as error:
+        render(results)
+    assert words in str(error.value)

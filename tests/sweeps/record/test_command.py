@@ -1,0 +1,156 @@
+import json
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from PIL import Image
+
+from symbreak.sweeps import cli
+from symbreak.sweeps.record import command, pictures, writing
+from symbreak.sweeps.record.contents import history_frame
+from symbreak.sweeps.report.figures.style import PALETTE, Figure, blank
+from symbreak.sweeps.report.sentences import sentences
+from symbreak.sweeps.report.table import load_runs
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch):
+    monkeypatch.setattr(writing, "draw", lambda figures, folder, room: [])
+
+
+@pytest.fixture(scope="module")
+def table(real_runs):
+    return load_runs([real_runs])
+
+
+@pytest.fixture(scope="module")
+def results(real_runs, tmp_path_factory):
+    """Results with one record of the runs of a real sweep."""
+    folder = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "draw", lambda figures, folder, room: [])
+        assert cli.main(["record", str(real_runs), "-o", str(folder / "law")]) == 0
+    return folder
+
+
+def test_a_record_holds_every_run_and_its_outcome(results, table):
+    runs = pd.read_csv(results / "law" / "runs.csv")
+    assert list(runs["run"]) == list(table.runs["run"])
+    assert runs["test/accuracy"].tolist() == pytest.approx(table.runs["test/accuracy"].tolist(), rel=1e-5, nan_ok=True)
+    assert set(runs["model.init_args.noise_scale"]) == {0.0, 0.001, 0.01, 0.02, 0.03}
+    assert not [column for column in runs if column.count("/") > 1]
+    assert list(runs["run"][runs["seconds"].isna()]) == ["4-killed"]
+    assert (runs["seconds"].dropna() > 0).all()
+
+
+def test_the_history_ends_where_the_runs_ended(results, table):
+    history = pd.read_csv(results / "law" / "history.csv.gz")
+    own = history[(history["run"] == "1-noise") & (history["key"] == "symmetry/max_feature_asymmetry")]
+    logged = table.series("symmetry/max_feature_asymmetry")
+    logged = logged[logged["run"] == list(table.runs["run"]).index("1-noise")]
+    assert own["step"].tolist() == logged["step"].tolist()
+    assert own["value"].tolist() == pytest.approx(logged["value"].tolist(), rel=1e-5)
+    thinned = history_frame(table, points=5)
+    counts = thinned.groupby(["run", "key"]).size()
+    assert counts.max() == 5
+    ends = thinned.groupby(["run", "key"])["step"].agg(["min", "max"])
+    whole = history_frame(table, points=10**6).groupby(["run", "key"])["step"].agg(["min", "max"])
+    pd.testing.assert_frame_equal(ends, whole)
+
+
+def test_provenance_names_command_code_and_times(results, table):
+    content = json.loads((results / "law" / "provenance.json").read_text())
+    assert content["command"] == "symbreak sweep sweep"
+    assert content["items"]["environment: torch"]
+    assert content["settings"]["model.init_args.depth"] == 7
+    assert "model.init_args.noise_scale" not in content["settings"]
+    assert content["runs"]["finished"] == (table.runs["status"] == "finished").sum()
+    assert [each["run"] for each in content["left_out"]] == ["5-failed"]
+
+
+def test_the_readme_says_what_the_report_says(results, table):
+    text = (results / "law" / "README.md").read_text()
+    for sentence in sentences(table):
+        assert sentence.text.split("(")[0].replace("_", "\\_") in text
+    assert "Without a picture here" in text
+    assert all(f"[`{path.name}`]" in text for path in (results / "law").iterdir() if path.suffix != ".md")
+
+
+def test_an_existing_record_is_not_touched(results, real_runs, capsys):
+    before = {path: path.read_bytes() for path in (results / "law").iterdir()}
+    assert cli.main(["record", str(real_runs), "-o", str(results / "law")]) == 2
+    assert "exists and is not overwritten" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (results / "law").iterdir()} == before
+
+
+def test_a_superseded_record_moves_aside_with_its_reason(results, real_runs, tmp_path):
+    for reason in ("first", "more seeds", "yet more"):
+        command.record([str(real_runs)], tmp_path / "law", supersede=reason)
+    moved = sorted((tmp_path / "superseded").iterdir())
+    assert [(path / "superseded.md").read_text() for path in moved] == [
+        "Superseded: more seeds\n",
+        "Superseded: yet more\n",
+    ]
+    assert all((path / "runs.csv").is_file() for path in [*moved, tmp_path / "law"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["law", "superseded"]
+
+
+def test_a_record_over_the_limit_is_refused_and_leaves_nothing(real_runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "LIMIT", 5000)
+    with pytest.raises(ValueError, match=r"exceed 0\.005 MB"):
+        command.record([str(real_runs)], tmp_path / "law")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_history_is_thinned_to_the_room_there_is(results, real_runs, tmp_path, monkeypatch):
+    size = sum(path.stat().st_size for path in (results / "law").iterdir() if path.name != "history.csv.gz")
+    monkeypatch.setattr(writing, "LIMIT", size + 40_000)
+    command.record([str(real_runs)], tmp_path / "law")
+    thinned, whole = (pd.read_csv(folder / "law" / "history.csv.gz") for folder in (tmp_path, results))
+    assert len(thinned) < len(whole)
+    assert set(thinned["key"]) == set(whole["key"])
+    assert sum(path.stat().st_size for path in (tmp_path / "law").iterdir()) <= size + 40_000
+
+
+def test_remarks_are_kept_and_shown(real_runs, tmp_path):
+    (tmp_path / "remarks.md").write_text("Seen **twice**.\n")
+    command.record([str(real_runs)], tmp_path / "law", findings=tmp_path / "remarks.md")
+    assert (tmp_path / "law" / "findings.md").read_text() == "Seen **twice**.\n"
+    assert "## Remarks\n\nSeen **twice**." in (tmp_path / "law" / "README.md").read_text()
+
+
+def test_no_runs_and_no_remarks_are_errors_of_one_line(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["record", str(tmp_path / "empty"), "-o", str(tmp_path / "law")]) == 2
+    assert cli.main(["record", str(tmp_path), "-o", str(tmp_path / "law"), "--findings", str(tmp_path / "x.md")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "no runs to record" in lines[0]
+    assert "x.md: No such file" in lines[1]
+    assert not (tmp_path / "law").exists()
+
+
+def test_pictures_keep_the_colour_of_every_line():
+    image = Image.new("RGB", (400, 300), "white")
+    colors = [tuple(int(color[i : i + 2], 16) for i in (1, 3, 5)) for color in PALETTE]
+    for row, color in enumerate(colors):
+        for column in range(50):
+            image.putpixel((column, 10 * row), color)
+    shades = [(i % 250, 128, i // 250) for i in range(2000)]
+    for i, shade in enumerate(shades):
+        image.putpixel((200 + i % 200, 200 + i // 200), shade)
+    small = pictures.with_palette(image).convert("RGB")
+    assert [small.getpixel((5, 10 * row)) for row in range(len(colors))] == colors
+
+
+def test_a_picture_is_drawn_if_it_fits(tmp_path):
+    pytest.importorskip("kaleido")
+    plot = blank("x", "y")
+    plot.add_trace(go.Scatter(x=[0, 1], y=[0, 1]))
+    figures = [Figure("first", "", "First", "", plot), Figure("second", "", "Second", "", plot)]
+    drawn = pictures.draw(figures[:1], tmp_path, 10**6)
+    if not drawn:
+        pytest.skip("no browser to draw with")
+    assert (tmp_path / "first.png").read_bytes().startswith(b"\x89PNG")
+    assert pictures.draw(figures[1:], tmp_path, 100) == []
+    assert not (tmp_path / "second.png").exists()
