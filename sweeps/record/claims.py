@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -75,7 +76,7 @@ def answer(claim: Mapping[str, Any], folder: Path) -> str | None:
         if not FORMAT.fullmatch(form):
             raise UsageError(f"{claim['record']}: {name}: {form!r} is no format of a number, such as .1%")
         value = evaluate(numbers[name], record, name)
-        return format(int(value) if form.endswith("d") else value, form)
+        return "unknown" if math.isnan(value) else format(int(value) if form.endswith("d") else value, form)
 
     return " ".join(PLACE.sub(fill, claim["answer"]).split())
 

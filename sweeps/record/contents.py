@@ -37,7 +37,7 @@ def runs_frame(table: RunTable) -> pd.DataFrame:
     frame = table.runs[list(dict.fromkeys(kept))].dropna(axis=1, how="all")
     seconds = [active_seconds(Path(folder)) for folder in table.runs["folder"]]
     filters = [outcome.cells()["distinct filters"] for outcome in table.outcomes]
-    return frame.assign(distinct_filters=filters, seconds=seconds)
+    return frame.assign(distinct_filters=filters, seconds=pd.Series(seconds, frame.index, dtype="float64"))
 
 
 def history_frame(table: RunTable, points: int = MAX_POINTS) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from symbreak.sweeps.report.figures.style import Figure
@@ -53,8 +54,7 @@ def draw(figures: Sequence[Figure], folder: Path, room: int) -> list[Figure]:
 
 def with_palette(image: Image.Image) -> Image.Image:
     """Return an image in its own 256 most frequent colours, so that every line keeps its exact colour."""
-    counts = image.getcolors(image.width * image.height) or []
-    frequent = [color for _, color in sorted(counts, key=lambda pair: -pair[0])[:COLORS]]
+    colors, counts = np.unique(np.asarray(image).reshape(-1, 3), axis=0, return_counts=True)
     palette = Image.new("P", (1, 1))
-    palette.putpalette([channel for color in frequent for channel in color])
+    palette.putpalette(colors[np.argsort(-counts, kind="stable")[:COLORS]].flatten().tolist())
     return image.quantize(palette=palette, dither=Image.Dither.NONE)

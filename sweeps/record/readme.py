@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,52 +34,48 @@ def question_of(name: str) -> str:
     return "\n".join(line.removeprefix("#").strip() for line in head)
 
 
-def render(
-    name: str,
-    facts: str,
-    found: Sequence[Sentence],
-    grids: Mapping[str, Grid],
-    figures: Sequence[Figure],
-    left_out: Sequence[str],
-    provenance: Mapping[str, Any],
-    remarks: str = "",
-) -> str:
-    """Return the Markdown of a record.
+@dataclass(frozen=True)
+class RecordText:
+    """What the README of a record says, beside its figures.
 
-    Args:
+    Attributes:
         name: Name of the record, which is that of its sweep.
         facts: One line about the number and state of runs.
         found: Sentences about the runs.
         grids: Tables by title.
-        figures: Figures whose pictures lie beside.
-        left_out: Titles of figures without a picture here.
         provenance: Content of provenance.json.
         remarks: Text of the author, in Markdown.
     """
-    parts = [f"# {name}\n\n{facts}.\n"]
-    if question := question_of(name):
-        parts.append("".join(f"> {line}\n" for line in escape_lines(question)))
-    if found:
-        parts.append(
-            "## Findings\n\n" + "".join(f"- **{escape(each.subject)}** {escape(each.text)}\n" for each in found)
-        )
-    if remarks.strip():
-        parts.append(f"## Remarks\n\n{remarks.strip()}\n")
-    for title, grid in grids.items():
+
+    name: str
+    facts: str
+    found: Sequence[Sentence]
+    grids: Mapping[str, Grid]
+    provenance: Mapping[str, Any]
+    remarks: str = ""
+
+
+def render(text: RecordText, figures: Sequence[Figure], left_out: Sequence[Figure] = ()) -> str:
+    """Return the Markdown of a record, with the figures whose pictures lie beside, and the titles of the others."""
+    parts = [f"# {text.name}\n\n{text.facts}.\n"]
+    if question := question_of(text.name):
+        parts.append("".join(f"> {escape(line)}\n" for line in question.splitlines()))
+    if text.found:
+        lines = (f"- **{escape(each.subject)}** {escape(each.text)}\n" for each in text.found)
+        parts.append("## Findings\n\n" + "".join(lines))
+    if text.remarks.strip():
+        parts.append(f"## Remarks\n\n{text.remarks.strip()}\n")
+    for title, grid in text.grids.items():
         rows = [[escape(cell.text) for cell in row] for row in grid.rows]
         parts += [f"## {title}\n\n" + table_of([escape(each) for each in grid.columns], rows)] if rows else []
     if figures or left_out:
         parts.append("## Figures\n")
         parts += [f"![{escape(each.title)}]({each.key}.png)\n\n{escape(each.caption)}\n" for each in figures]
     if left_out:
-        parts.append(f"Without a picture here, drawn by `symbreak report`: {escape(', '.join(left_out))}.\n")
-    parts.append(_provenance(provenance))
+        titles = escape(", ".join(figure.title for figure in left_out))
+        parts.append(f"Without a picture here, drawn by `symbreak report`: {titles}.\n")
+    parts.append(_provenance(text.provenance))
     return "\n".join(parts)
-
-
-def escape_lines(text: str) -> list[str]:
-    """Return the lines of a text, each shown literally."""
-    return [escape(line) for line in text.splitlines()]
 
 
 def _provenance(content: Mapping[str, Any]) -> str:

@@ -29,6 +29,8 @@ from symbreak.sweeps.report.writing import facts_of
 
 LIMIT = 1_000_000
 """Maximum size of a record in bytes."""
+MARGIN = 2000
+"""Bytes kept free for the list of files in the README."""
 HISTORY_SHARE = 0.3
 LEAST_POINTS = 8
 
@@ -51,17 +53,15 @@ def write(folder: Path, name: str, table: RunTable, command: str, remarks: str) 
     if remarks:
         (folder / readme.FINDINGS).write_text(remarks, encoding="utf-8")
     found = [*sentences(table), *ledger_sentences(entries)]
-    text = [name, facts_of(table), found, grids]
+    text = readme.RecordText(name, facts_of(table), found, grids, provenance, remarks)
     figures = choose(table)
-    # The longest README: with every figure.
-    reserve = len(readme.render(*text, figures, (), provenance, remarks).encode()) + 2000
+    reserve = len(readme.render(text, figures).encode()) + MARGIN
     if _size(folder) + reserve > LIMIT:
         raise UsageError(f"the tables of {len(table.runs)} runs exceed {LIMIT / 1e6:g} MB; record fewer runs at a time")
     _write_history(folder, table, LIMIT - _size(folder) - reserve)
     drawn = draw(figures, folder, LIMIT - _size(folder) - reserve)
-    missing = [figure.title for figure in figures if figure not in drawn]
-    content = readme.render(*text, drawn, missing, provenance, remarks) + readme.files_section(folder)
-    (folder / readme.README).write_text(content, encoding="utf-8")
+    content = readme.render(text, drawn, [figure for figure in figures if figure not in drawn])
+    (folder / readme.README).write_text(content + readme.files_section(folder), encoding="utf-8")
 
 
 def _write_history(folder: Path, table: RunTable, room: int) -> None:

@@ -1,8 +1,11 @@
 import math
+from pathlib import Path
 
 import pytest
 
-from symbreak.sweeps.record.claims import answer, evaluate, render, write_readme
+from symbreak.sweeps.record.claims import answer, evaluate, read_claims, render, write_readme
+
+RESULTS = Path(__file__).parents[3] / "sweeps" / "results"
 
 RUNS = """run,arm,status,model.init_args.init,model.init_args.noise_scale,test/accuracy,symmetry/escape_step
 1,a|b,finished,zero,0.001,0.9,40
@@ -36,6 +39,8 @@ def results(tmp_path):
 def test_the_numbers_of_a_sentence_come_from_the_table(results):
     assert answer(CLAIM, results) == "Noise reached 85.0% ± 7.1% (n = 2), none 30%, and 2 escaped."
     assert answer(CLAIM | {"record": "other"}, results) is None
+    never = {"mean": "symmetry/escape_step", "where": {"init": "zero", "noise_scale": 0}}
+    assert answer(CLAIM | {"answer": "At {step:d}.", "numbers": {"step": never}}, results) == "At unknown."
 
 
 @pytest.mark.parametrize(
@@ -97,3 +102,13 @@ def test_a_file_of_claims_that_is_wrong_is_named(results, content, words):
     with pytest.raises(ValueError, match=r"claims\.yaml") as error:
         render(results)
     assert words in str(error.value)
+
+
+def test_the_results_of_the_repository_say_what_their_tables_say():
+    assert (RESULTS / "README.md").read_text(encoding="utf-8") == render(RESULTS)
+
+
+def test_sentences_that_stand_in_the_readme_say_what_the_tables_say():
+    text = " ".join((RESULTS.parents[1] / "README.md").read_text(encoding="utf-8").split())
+    shown = [claim for claim in read_claims(RESULTS) if claim.get("readme")]
+    assert [claim["question"] for claim in shown if (answer(claim, RESULTS) or "not recorded") not in text] == []
