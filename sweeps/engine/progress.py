@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from symbreak.sweeps.run.folder import STATE, SUMMARY, fraction, max_steps, read_json
+from symbreak.sweeps.run.folder import STATE, SUMMARY, active_seconds, fraction, max_steps, read_json
 from symbreak.sweeps.run.outcome import COLUMNS, describe_filters, distinct_filters, read_outcome
 from symbreak.sweeps.search.points import Point
 
@@ -94,7 +93,9 @@ class Progress:
         step, last = summary.get("step"), max_steps(folder)
         shown = number(step) + (f"/{last}" if step is not None and last else "")
         distinct = describe_filters(distinct_filters(summary, run).values())
-        return shown, number(summary.get("train/loss")), distinct, elapsed(run)
+        seconds = active_seconds(folder)
+        elapsed = "-" if seconds is None else clock(seconds)
+        return shown, number(summary.get("train/loss")), distinct, elapsed
 
     def _caption(self, points: Sequence[Point]) -> str:
         done = sum(point.status not in ("waiting", "running") for point in points)
@@ -144,15 +145,6 @@ def best_point(points: Sequence[Point], metric: dict[str, Any]) -> Point | None:
         return None
     sign = 1 if metric["goal"] == "maximize" else -1
     return max(scored, key=lambda entry: (sign * entry[0], entry[1]))[2]
-
-
-def elapsed(run: dict[str, Any]) -> str:
-    """Return the elapsed time of a run, from the content of its run.json."""
-    if not run.get("started"):
-        return "-"
-    begun = datetime.fromisoformat(run["started"]).astimezone(UTC)
-    ended = datetime.fromisoformat(run["ended"]).astimezone(UTC) if run.get("ended") else datetime.now(UTC)
-    return clock((ended - begun).total_seconds())
 
 
 def clock(seconds: float) -> str:

@@ -45,6 +45,7 @@ def record(
     """
     from symbreak.sweeps.record import claims, writing
     from symbreak.sweeps.report.table import load_runs
+    from symbreak.sweeps.report.writing import name_faults
 
     folders = [Path(run) for run in runs]
     target = Path(output) if output else RESULTS / folders[0].resolve().name
@@ -54,6 +55,7 @@ def record(
     table = load_runs(folders)
     if table.runs.empty:
         raise UsageError(f"no runs to record in {', '.join(runs)}")
+    name_faults(table)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         made = Path(temporary, "record")

@@ -46,7 +46,7 @@ def report(
     table, figures, audits = inputs.load()
     if table.runs.empty and not table.skipped and not audits:
         raise UsageError(f"no runs in {', '.join(map(str, runs))}")
-    writing.name_skipped(table.skipped)
+    writing.name_faults(table)
     writing.write_page(output, writing.compose(table, figures, audits))
     for path, _ in exports:
         if path is not None:

@@ -1,6 +1,7 @@
 """Put run folders (or W&B runs) into one tidy table: a row per run, and a history row per run and step."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from symbreak.sweeps.run.record import RUN_FILES, Run, Skipped, read_run
 PRUNED_FOLDERS = frozenset({"wandb", "checkpoints"})
 ACCURACY_KEYS = ("test/accuracy", "val/accuracy", "train/accuracy")
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
+_AGAIN = re.compile(r"\.again(\d+)$")
 CHANGING = ("running", "silent")
 """Statuses that can change although no file changes."""
 
@@ -149,6 +151,7 @@ def load_runs(paths: Sequence[Path]) -> RunTable:
 
 def tabulate(results: Sequence[Run | Skipped]) -> RunTable:
     """Put runs into one table and name their arms."""
+    results = last_attempts(results)
     runs = [result for result in results if isinstance(result, Run)]
     skipped = [result for result in results if isinstance(result, Skipped)]
     configs = [run.config for run in runs]
@@ -164,6 +167,31 @@ def tabulate(results: Sequence[Run | Skipped]) -> RunTable:
         outcomes=[outcome_of(run) for run in runs],
         skipped=skipped,
     )
+
+
+def last_attempts(results: Sequence[Run | Skipped]) -> list[Run | Skipped]:
+    """Leave out all but one of the runs whose folders are attempts of one point: NAME, NAME.again2, ...
+
+    The latest finished attempt counts, else the latest. A sweep starts again in a new folder where an attempt cannot
+    resume, or where the record of its point is damaged.
+    """
+    groups: dict[str, list[Run]] = {}
+    for result in results:
+        if isinstance(result, Run):
+            groups.setdefault(_AGAIN.sub("", result.folder), []).append(result)
+    chosen = {folder: max(group, key=_rank) for folder, group in groups.items()}
+    return [
+        result
+        if isinstance(result, Skipped) or (other := chosen[_AGAIN.sub("", result.folder)]) is result
+        else Skipped(result.name, result.folder, f"the point counts once, as {other.name}")
+        for result in results
+    ]
+
+
+def _rank(run: Run) -> tuple[bool, int]:
+    """Return the order of attempts: finished ones last, then by number."""
+    again = _AGAIN.search(run.folder)
+    return run.status == "finished", int(again[1]) if again else 1
 
 
 def _row(run: Run, label: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from symbreak.sweeps.report.provenance import Row, audit_provenance, commands, p
 from symbreak.sweeps.report.sentences import sentences
 from symbreak.sweeps.report.table import RunReader, RunTable, tabulate
 from symbreak.sweeps.report.wandb_projects import PREFIX, read_project
-from symbreak.sweeps.run.record import Skipped
+from symbreak.sweeps.run.folder import DAMAGED
 
 MAX_NAMES = 5
 """Maximum number of run folders named in one line on the terminal."""
@@ -94,14 +94,20 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def name_skipped(skipped: Sequence[Skipped]) -> None:
-    """Print one line on standard error per reason for leaving out run folders."""
+def name_faults(table: RunTable) -> None:
+    """Print one line on standard error per reason for leaving out run folders, and one for damaged runs."""
     reasons: dict[str, list[str]] = {}
-    for item in skipped:
+    for item in table.skipped:
         reasons.setdefault(item.reason, []).append(item.name)
     for reason, names in reasons.items():
-        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-        print(f"left out of the report: {', '.join(names[:MAX_NAMES])}{more} ({reason})", file=sys.stderr)
+        print(f"left out of the report: {_first(names)} ({reason})", file=sys.stderr)
+    if damaged := list(table.runs["run"][table.runs["status"] == DAMAGED]):
+        print(f"damaged: {_first(damaged)} (finished, but summary.json is lost)", file=sys.stderr)
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return f"{', '.join(names[:MAX_NAMES])}{more}"
 
 
 def write_page(output: Path, page: Page) -> None:

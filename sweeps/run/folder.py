@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ LOG, LOCK, TRACEBACK = "log.txt", "run.lock", "traceback.txt"
 CHECKPOINTS = "checkpoints"
 ENGINE_FILES = {POINT, ATTEMPTS, ARGUMENTS, LOG, LOCK}
 """Files that a sweep writes into a folder before its run starts."""
+DAMAGED = "damaged"
+"""Status of a run that finished and whose summary is lost or torn."""
 UNFINISHED = ("running", "silent", "killed", "interrupted", "preempted", "failed")
 SILENT_AFTER = 600.0
 """Seconds without a write after which a run recorded as running counts as silent."""
@@ -116,11 +118,13 @@ def status(folder: Path, state: Mapping[str, Any]) -> str:
 
 
 def active_seconds(folder: Path) -> float | None:
-    """Return how long a run was in progress, without the pauses between a sweep's attempts; None if unknown."""
+    """Return how long a run has been in progress, without the pauses between a sweep's attempts; None if unknown."""
     attempts = read_json(folder / ATTEMPTS).get("attempts")
     spans = [each for each in attempts if isinstance(each, dict)] if isinstance(attempts, list) else []
     state = read_json(folder / STATE)
-    seconds = [_between(each.get("started"), each.get("ended") or state.get("ended")) for each in spans or [state]]
+    now = datetime.now(UTC).isoformat() if state.get("status") == "running" else None
+    last = state.get("ended") or now
+    seconds = [_between(each.get("started"), each.get("ended") or last) for each in spans or [state]]
     known = [each for each in seconds if each is not None]
     return sum(known) if known else None
 

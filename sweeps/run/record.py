@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from symbreak.sweeps.run.folder import CONFIG, HISTORY, POINT, STATE, SUMMARY, flatten, read_json, status
+from symbreak.sweeps.run.folder import CONFIG, DAMAGED, HISTORY, POINT, STATE, SUMMARY, flatten, read_json, status
 
 RUN_FILES = (STATE, CONFIG, HISTORY, POINT)
 """A folder that contains one of these files is a run folder."""
@@ -27,7 +27,7 @@ class Run:
     Attributes:
         name: The folder's name (or the W&B run's name).
         folder: Where it was read from.
-        status: As returned by :func:`symbreak.sweeps.run.folder.status`.
+        status: As returned by :func:`symbreak.sweeps.run.folder.status`, or ``damaged``.
         config: Resolved configuration, as returned by :func:`settings`.
         summary: Last value of each key.
         history: One row per step (the index), one float column per key, NaN where nothing was logged.
@@ -68,6 +68,8 @@ def _read(folder: Path) -> Run | Skipped:
     if meta.get("status") == "failed":
         return Skipped(folder.name, str(folder), "the run failed", _text(meta.get("error")))
     missing = [name for name in (CONFIG, HISTORY) if not (folder / name).is_file()]
+    if missing and meta.get("status") == "finished":
+        return Skipped(folder.name, str(folder), f"finished, but {' and '.join(missing)} is lost")
     if missing:
         return Skipped(folder.name, str(folder), f"nothing to show yet: no {' and no '.join(missing)}")
     config = yaml.load((folder / CONFIG).read_bytes(), _YAML_LOADER)
@@ -79,7 +81,7 @@ def _read(folder: Path) -> Run | Skipped:
     return Run(
         folder.name,
         str(folder),
-        status(folder, meta),
+        DAMAGED if meta.get("status") == "finished" and not summary else status(folder, meta),
         settings(config),
         summary | last_values(history) | summary,
         history,

@@ -63,6 +63,31 @@ def test_what_is_left_out_is_said_on_the_terminal(real_runs, tmp_path, capsys):
     ]
 
 
+def test_a_point_whose_record_was_damaged_and_that_ran_again_counts_once(real_runs, tmp_path):
+    (copy(real_runs / "1-noise", tmp_path / "1-noise") / "point.json").write_text('{"number": ')
+    copy(real_runs / "1-noise", tmp_path / "1-noise.again2")
+    copy(real_runs / "4-killed", tmp_path / "1-noise.again3")
+    copy(real_runs / "2-noise", tmp_path / "2-noise")
+    table = load_runs([tmp_path])
+    assert list(table.runs["run"]) == ["1-noise.again2", "2-noise"]
+    assert {skipped.name: skipped.reason for skipped in table.skipped} == dict.fromkeys(
+        ("1-noise", "1-noise.again3"), "the point counts once, as 1-noise.again2"
+    )
+
+
+def test_a_finished_run_that_lost_a_file_is_named(real_runs, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    copy(real_runs / "0-zero", runs / "0-zero")
+    (copy(real_runs / "1-noise", runs / "1-noise") / "summary.json").unlink()
+    (copy(real_runs / "2-noise", runs / "2-noise") / "metrics.csv").unlink()
+    assert cli.main(["report", str(runs), "-o", str(tmp_path / "report.html")]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "left out of the report: 2-noise (finished, but metrics.csv is lost)",
+        "damaged: 1-noise (finished, but summary.json is lost)",
+    ]
+    assert load_runs([runs]).runs["status"].tolist() == ["finished", "damaged"]
+
+
 def test_the_status_is_that_of_the_process(real_runs, tmp_path):
     elsewhere = {"host": "other", "pid": 1}
     for name, process, age in (("alive", identity(), 0), ("elsewhere", elsewhere, 1e5), ("gone", None, 0)):

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from tests.sweeps.report.example_runs import ARMS, LAYERS, config_of, write_run
 
+from symbreak.callbacks import RankTrajectory
 from symbreak.sweeps.report.table import RunReader, find_runs, load_runs, save, tabulate
 from symbreak.sweeps.run.record import Skipped
+from symbreak.sweeps.search.check import DOCUMENTED_KEY, logged_keys
 
 
 def test_one_row_per_run_and_one_history_row_per_step(sweep_table):
@@ -103,6 +105,7 @@ def test_an_unknown_suffix_is_refused(sweep_table, tmp_path):
 
 def test_sweep_files_name_keys_that_runs_log(real_table):
     keys = {"/".join(str(key).split("/")[:2]) for key in real_table.history if "/" in str(key)}
+    keys |= {*logged_keys(), *DOCUMENTED_KEY.findall(str(RankTrajectory.__doc__))}
     families = "|".join(sorted({key.split("/")[0] for key in keys}))
     paths = sorted(Path("sweeps").glob("*.yaml"))
     named = {(path.name, key) for path in paths for key in re.findall(rf"\b(?:{families})/[a-z_]+", path.read_text())}
