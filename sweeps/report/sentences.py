@@ -9,12 +9,11 @@ import pandas as pd
 
 from symbreak.sweeps.report.arms import readable
 from symbreak.sweeps.report.equivalent_noise import NoiseLaw, noise_laws
+from symbreak.sweeps.report.figures.correlation import he_runs
 from symbreak.sweeps.report.figures.style import MAX_ARMS, arm_styles
 from symbreak.sweeps.report.growth import ASYMMETRY, escapes, median_step, thresholds
 from symbreak.sweeps.report.table import RunTable, final_accuracy_key, split_name
 from symbreak.sweeps.run.outcome import DISTINCT, common_cause
-
-_HE_NAMES = frozenset({"he", "kaiming"})
 
 
 @dataclass(frozen=True)
@@ -135,17 +134,19 @@ def _law(law: NoiseLaw) -> Iterator[Sentence]:
 
 def _correlations(table: RunTable) -> Iterator[Sentence]:
     """Compare the final correlations of He's initialisation with those of the arms that escaped from symmetry."""
-    inits = [key for key in table.runs if str(key).rsplit(".", 1)[-1] == "init"]
-    if not inits:
-        return
-    he = table.runs[inits].isin(_HE_NAMES).any(axis=1)
+    he = he_runs(table)
     escaped = ~he & escapes(table)["escape"].notna()
     for direction in ("forward", "backward"):
         final = table.final(f"diversity/{direction}_correlation")
-        if final[he].notna().any() and final[escaped].notna().any():
+        random = final[he].dropna()
+        if len(random) and final[escaped].notna().any():
             ends = final[escaped].groupby(table.runs["arm"]).mean().dropna()
-            yield Sentence(
-                f"{direction.capitalize()} correlation",
-                f"ended at {final[he].mean():.3f} after He's initialisation, and between {ends.min():.3f} and "
-                f"{ends.max():.3f} in the arms that escaped from symmetry.",
+            text = (
+                f"ended at {random.mean():.3f} after He's initialisation, and between {ends.min():.3f} and "
+                f"{ends.max():.3f} in the arms that escaped from symmetry"
             )
+            if len(random) > 1:
+                met = int(ends.between(random.min(), random.max()).sum())
+                text += f"; {met} of {len(ends)} ended in the range of He's {len(random)} seeds"
+                text += f" ({random.min():.3f} to {random.max():.3f})"
+            yield Sentence(f"{direction.capitalize()} correlation", f"{text}.")

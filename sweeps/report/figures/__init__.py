@@ -14,6 +14,7 @@ FIGURES: tuple[Callable[[RunTable], Figure | list[Figure] | None], ...] = (
     noise.equivalent_noise,
     correlation.forward,
     correlation.backward,
+    correlation.difference,
     layers.distinct_filters,
     layers.forward_correlation,
     layers.backward_correlation,

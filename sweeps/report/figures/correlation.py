@@ -2,12 +2,27 @@
 
 import re
 
-from symbreak.sweeps.report.figures.style import BAND, Figure, add_band, arm_styles, bands, blank, left_out
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from symbreak.sweeps.report.figures.style import (
+    BAND,
+    INK,
+    ArmStyle,
+    Figure,
+    add_band,
+    arm_styles,
+    bands,
+    blank,
+    left_out,
+)
 from symbreak.sweeps.report.table import RunTable
 
 SECTION = "Diversity"
 RANK_SECTION = "Ranks"
 _RANK = re.compile(r"^[a-z_]+/([a-z_]*rank[a-z_]*)$")
+HE_NAMES = frozenset({"he", "kaiming"})
 _DIRECTIONS = {"forward": "incoming", "backward": "outgoing"}
 
 
@@ -36,6 +51,71 @@ def _correlation(table: RunTable, direction: str) -> Figure | None:
         f"constant initialisation ends with where He's does. {BAND}{left_out(table)}"
     )
     return Figure(f"{direction}-correlation", SECTION, f"{direction.capitalize()} correlation", caption, plot)
+
+
+def he_runs(table: RunTable) -> pd.Series:
+    """Return for each run whether it was initialised by He's scheme."""
+    inits = [key for key in table.runs if str(key).rsplit(".", 1)[-1] == "init"]
+    return table.runs[inits].isin(HE_NAMES).any(axis=1)
+
+
+def difference(table: RunTable) -> Figure | None:
+    """Draw each arm's forward and backward correlation minus He's, with the range of He's seeds around 0."""
+    he = he_runs(table)
+    if not he.any() or he.all():
+        return None
+    plot, drawn = blank("optimiser step", "correlation minus He's"), 0
+    for direction, dash in (("forward", "solid"), ("backward", "dash")):
+        key = f"diversity/{direction}_correlation"
+        if not table.has(key):
+            continue
+        series = table.series(key)
+        is_he = he.to_numpy()[series["run"]]
+        reference = series[is_he].groupby("step")["value"].agg(["mean", "min", "max"])
+        means = series[~is_he].groupby(["arm", "step"])["value"].mean()
+        for arm, style in arm_styles(table).items():
+            if arm in means.index.get_level_values("arm"):
+                gap = (means.loc[arm] - reference["mean"]).dropna()
+                _add_gap(plot, f"{style.name}, {direction}", style, dash, gap)
+                drawn += len(gap) > 0
+        _add_range(plot, reference, direction, dash)
+    if not drawn:
+        return None
+    caption = (
+        "Mean over an arm's seeds minus the mean over He's, at the steps at which both were measured; solid: incoming "
+        "weights (forward), dashed: outgoing ones (backward). Shade: lowest to highest seed of He. An arm that enters "
+        "the shade and stays there has become as diverse as He's; one that levels off above it has not."
+        f"{left_out(table)}"
+    )
+    return Figure("correlation-difference", SECTION, "Do the correlations meet He's?", caption, plot, wide=True)
+
+
+def _add_gap(plot: go.Figure, name: str, style: ArmStyle, dash: str, gap: pd.Series) -> None:
+    plot.add_scatter(
+        x=gap.index.to_numpy(),
+        y=gap.to_numpy(),
+        mode="lines",
+        line={"color": style.color, "dash": dash, "width": 2},
+        name=name,
+        legendgroup=style.group,
+        hovertemplate="<b>%{fullData.name}</b><br>step %{x}: %{y:+.4f}<extra></extra>",
+    )
+
+
+def _add_range(plot: go.Figure, reference: pd.DataFrame, direction: str, dash: str) -> None:
+    steps = reference.index.to_numpy()
+    high, low = (reference[name] - reference["mean"] for name in ("max", "min"))
+    plot.add_scatter(
+        x=np.concatenate([steps, steps[::-1]]),
+        y=np.concatenate([high, low[::-1]]),
+        fill="toself",
+        fillcolor=INK,
+        opacity=0.12,
+        line={"width": 1, "color": INK, "dash": dash},
+        mode="lines",
+        hoverinfo="skip",
+        name=f"He's seeds, {direction}",
+    )
 
 
 def ranks(table: RunTable) -> list[Figure]:

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from symbreak.sweeps import cli
-from symbreak.sweeps.report import command as module
+from symbreak.sweeps.report import writing as module
 from symbreak.sweeps.report.figures import choose
 from symbreak.sweeps.report.page import render
 from symbreak.sweeps.report.table import load_runs

@@ -173,6 +173,23 @@ def test_equivalent_noise_names_the_scales_that_it_leaves_out(real_table):
     assert re.search(r"had not escaped by their last step: 0\.001 \(step 1\d\), 0\.02 \(step 1\d\)\.", figure.caption)
 
 
+def test_correlations_are_compared_with_those_of_he(sweep_table, law_table):
+    figure = correlation.difference(sweep_table)
+    traces = {trace.name: trace for trace in figure.plot.data}
+    assert len(traces) == 2 * (len(sweep_table.arms) - 1) + 2
+    arm = "1 % dropout"
+    for direction in ("forward", "backward"):
+        series = sweep_table.series(f"diversity/{direction}_correlation")
+        mean = series.groupby(["arm", "step"])["value"].mean()
+        expected = mean[arm] - mean["He init"]
+        trace = traces[f"{arm}, {direction}"]
+        np.testing.assert_allclose(trace.y, expected)
+        np.testing.assert_array_equal(trace.x, expected.index)
+        shade = traces[f"He's seeds, {direction}"].y
+        assert shade[: len(expected)].min() >= 0 >= shade[len(expected) :].max()
+    assert correlation.difference(law_table) is None
+
+
 def test_correlations_and_ranks_by_step(sweep_table):
     for draw in (correlation.forward, correlation.backward):
         figure = draw(sweep_table)

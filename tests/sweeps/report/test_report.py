@@ -5,7 +5,7 @@ import time
 import pytest
 from tests.sweeps.report.example_runs import config_of, write_run
 
-from symbreak.sweeps.report import command as module
+from symbreak.sweeps.report import writing as module
 from symbreak.sweeps.report.command import report
 
 

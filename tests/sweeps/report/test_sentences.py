@@ -24,6 +24,7 @@ def test_each_arm_is_described_by_what_it_did(sweep_table):
     assert "growing tenfold every 42 steps" in text["1 ulp rounding noise"]
     assert text["He init"].startswith("features differed from the start")
     assert "ended at" in text["Backward correlation"]
+    assert "ended in the range of He's 2 seeds" in text["Backward correlation"]
 
 
 def test_the_noise_law_is_put_in_words(law_table):
@@ -51,7 +52,7 @@ def test_nothing_is_said_about_nothing(tmp_path):
     assert sentences(tabulate([])) == []
     folder = write_run(tmp_path / "run", config_of(), 50)
     (folder / "metrics.csv").write_text("step,some/key\n0,1\n")
-    (folder / "summary.json").write_text("{}")
+    (folder / "summary.json").write_text('{"some/key": 1}')
     assert sentences(load_runs([tmp_path])) == []
 
 
