@@ -122,8 +122,8 @@ def active_seconds(folder: Path) -> float | None:
     attempts = read_json(folder / ATTEMPTS).get("attempts")
     spans = [each for each in attempts if isinstance(each, dict)] if isinstance(attempts, list) else []
     state = read_json(folder / STATE)
-    now = datetime.now(UTC).isoformat() if state.get("status") == "running" else None
-    last = state.get("ended") or now
+    is_running = status(folder, state) == "running"
+    last = state.get("ended") or (datetime.now(UTC).isoformat() if is_running else None)
     seconds = [_between(each.get("started"), each.get("ended") or last) for each in spans or [state]]
     known = [each for each in seconds if each is not None]
     return sum(known) if known else None

@@ -43,7 +43,8 @@ def test_one_point_of_each_sweep_trains(path, fork_server, tmp_path):
     point = first_points(experiment, 1)[0]
     command = sweep_file.strip_env(sweep_file.expand_command(experiment, point, tmp_path / "args.json"))
     (tmp_path / "args.json").write_text(json.dumps(point))
-    narrow = {"cifar10": ["--model.widen_factor=1"], "zero_rank": ["--model.width=64"]}
+    narrow = {name: ["--model.widen_factor=1"] for name in ("cifar10", "cifar10_short")}
+    narrow |= {"zero_rank": ["--model.width=64"]}
     narrow |= {"zero_mlp": ["--model.width=64", "--model.image_size=8"]}
     text = ["--data=TextDataModule", "--data.batch_size=8"] if "sweeps/configs/text.yaml" in command else []
     summary = train_here(fork_server, [*command, *TWO_STEPS, *narrow.get(path.stem, []), *text], tmp_path / "run")
