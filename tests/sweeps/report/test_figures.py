@@ -175,17 +175,17 @@ def test_equivalent_noise_names_the_scales_that_it_leaves_out(real_table):
 
 def test_correlations_are_compared_with_those_of_he(sweep_table, law_table):
     figure = correlation.difference(sweep_table)
-    traces = {trace.name: trace for trace in figure.plot.data}
-    assert len(traces) == 2 * (len(sweep_table.arms) - 1) + 2
+    named = {trace.name: trace for trace in traces(figure)}
+    assert len(named) == 2 * (len(sweep_table.arms) - 1) + 2
     arm = "1 % dropout"
     for direction in ("forward", "backward"):
         series = sweep_table.series(f"diversity/{direction}_correlation")
         mean = series.groupby(["arm", "step"])["value"].mean()
         expected = mean[arm] - mean["He init"]
-        trace = traces[f"{arm}, {direction}"]
+        trace = named[f"{arm}, {direction}"]
         np.testing.assert_allclose(trace.y, expected)
         np.testing.assert_array_equal(trace.x, expected.index)
-        shade = traces[f"He's seeds, {direction}"].y
+        shade = named[f"He's seeds, {direction}"].y
         assert shade[: len(expected)].min() >= 0 >= shade[len(expected) :].max()
     assert correlation.difference(law_table) is None
 
