@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,7 +66,10 @@ def record(
             _move_aside(target, str(supersede))
         made.rename(target)
     if (target.parent / claims.CLAIMS).is_file():
-        claims.write_readme(target.parent)
+        try:
+            claims.write_readme(target.parent)
+        except UsageError as error:  # the record is complete
+            print(f"{target.parent / claims.README} is not rewritten: {error}", file=sys.stderr)
     return target
 
 

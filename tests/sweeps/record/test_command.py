@@ -130,6 +130,17 @@ def test_no_runs_and_no_remarks_are_errors_of_one_line(tmp_path, capsys):
     assert not (tmp_path / "law").exists()
 
 
+def test_a_record_rewrites_the_readme_of_the_claims_beside_it_or_says_why_not(real_runs, tmp_path, capsys):
+    claim = "claims: [{question: How?, answer: 'It is {a:.0f}.', record: law, command: x, numbers: {a: {max: %s}}}]\n"
+    (tmp_path / "claims.yaml").write_text(claim % "step")
+    command.record([str(real_runs)], tmp_path / "law")
+    assert "| How? | It is 60." in (tmp_path / "README.md").read_text()
+    (tmp_path / "claims.yaml").write_text(claim % "steq")
+    command.record([str(real_runs)], tmp_path / "law", supersede="again")
+    assert "README.md is not rewritten: law: a: 'steq' is not one column" in capsys.readouterr().err
+    assert (tmp_path / "law" / "runs.csv").is_file()
+
+
 def test_pictures_keep_the_colour_of_every_line():
     image = Image.new("RGB", (400, 300), "white")
     colors = [tuple(int(color[i : i + 2], 16) for i in (1, 3, 5)) for color in PALETTE]
