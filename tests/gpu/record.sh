@@ -40,8 +40,7 @@ five_arms() {
             -e 's/^  - ${args}/  - --trainer.limit_val_batches=1\n  - --trainer.limit_test_batches=1\n&/' \
             sweeps/cifar10_short.yaml >"$file"
     fi
-    $symbreak sweep "$file" --workers 1 --output "$OUT/runs" &&
-        $symbreak record "$OUT/runs/cifar10_short" -o "$OUT/cifar10_short"
+    $symbreak sweep "$file" --workers 1 --output "$OUT/runs"
 }
 
 trace() {
@@ -71,13 +70,14 @@ benchmarks() {
 export -f five_arms trace audit benchmarks
 export OUT tiny device accelerator python symbreak
 echo "part,seconds,exit code" >"$OUT/parts.csv"
-part environment 60 "$python" -c "
+part environment 30 "$python" -c "
 import json, sys, torch
 from symbreak.callbacks.determinism import environment
 json.dump(environment(), open(sys.argv[1] + '/environment.json', 'w'), indent=1, default=str)
 " "$OUT"
-part tests 300 "$python" -m pytest tests/gpu -q -p no:cacheprovider --junitxml="$OUT/tests.xml"
+part tests 270 "$python" -m pytest tests/gpu -q -p no:cacheprovider --junitxml="$OUT/tests.xml"
 part audit 240 bash -c audit
 part five_arms 600 bash -c five_arms
 part trace 150 bash -c trace
 part benchmarks 150 bash -c benchmarks
+part record 60 $symbreak record "$OUT/runs/cifar10_short" -o "$OUT/cifar10_short"
