@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 CHUNK_ELEMENTS = 2**19  # large enough to amortise call overhead, small enough for the cache
-DEVICE_CHUNKS = 4  # accelerators are faster with few, large kernels
+DEVICE_ELEMENTS = 2**24  # on an accelerator, which is faster with few, large kernels
+DIRECT_ELEMENTS = 2**16  # up to this size a CPU takes longer to decide what to leave out than to compute in float64
 SAFE_SQUARES = (1e-12, 1e30)
 """Range of float32 sums of squares in which no significant term under- or overflows."""
 
@@ -56,9 +57,30 @@ def square_sum(x: Tensor) -> Tensor:
 
 def chunks(x: Tensor, dim: int = 0) -> Iterator[Tensor]:
     """Split ``x`` along ``dim`` into views small enough for temporaries of the same size."""
-    smallest = CHUNK_ELEMENTS if x.device.type == "cpu" else max(CHUNK_ELEMENTS, x.numel() // DEVICE_CHUNKS)
-    per_index = max(1, x.numel() // x.shape[dim])
-    return iter(x.split(max(1, smallest // per_index), dim))
+    largest = CHUNK_ELEMENTS if x.device.type == "cpu" else DEVICE_ELEMENTS
+    if x.numel() <= largest:
+        return iter((x,))
+    return iter(x.split(max(1, largest // max(1, x.numel() // x.shape[dim])), dim))
+
+
+def is_direct(x: Tensor, copies: int = 1) -> bool:
+    """Return whether to compute in float64 at once: small tensors on a CPU, all but large ones on an accelerator.
+
+    Args:
+        x: a tensor.
+        copies: number of tensors of its size that are computed together.
+    """
+    return x.numel() * copies <= (DIRECT_ELEMENTS if x.device.type == "cpu" else DEVICE_ELEMENTS)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return ``x`` in the wide dtype; where it has that dtype already, scaled into [-1, 1] by a power of two.
+
+    Squares of widened float32, bfloat16 and float16 values neither over- nor underflow, and a mean of equal ones is
+    exact.
+    """
+    dtype = wide(x.device)
+    return x.to(dtype) if x.dtype != dtype and x.element_size() < 8 else x * power_of_two_scale(x)
 
 
 def is_true(condition: Tensor) -> bool:

@@ -1,20 +1,26 @@
 """Feature diversity: mean Pearson correlations, where possible without the matrix of all pairs."""
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
 from symbreak.callbacks.functional._numerics import (
     SAFE_SQUARES,
     at_least_single,
     checked,
     chunks,
+    is_direct,
     is_true,
-    power_of_two_scale,
     wide,
+    widened,
 )
 from symbreak.callbacks.functional.propagation import direction_sum
 
 CLEARLY_VARYING = 0.1  # least spread / sum of squares of a row for which the mean may be subtracted after the product
+
+Number = TypeVar("Number", float, Tensor)
 
 
 def mean_pairwise_correlation(rows: Tensor) -> Tensor:
@@ -33,14 +39,8 @@ def mean_pairwise_correlation(rows: Tensor) -> Tensor:
         Y. Blumenfeld, D. Gilboa and D. Soudry, "Beyond signal propagation", ICML 2020, whose code averages the
         matrix of all pairs over a sample of the rows.
     """
-    rows = checked(rows, 1)
-    total = torch.zeros(rows[0].numel(), dtype=wide(rows.device), device=rows.device)
-    varying = total.new_zeros(())
-    for part in chunks(rows.detach()):
-        unit, varies = _unit_rows(part.reshape(len(part), -1))
-        total = total + unit.sum(0, dtype=total.dtype)
-        varying = varying + varies.sum()
-    return mean_from_unit_sum(total.square().sum(), varying, len(rows))
+    total, size = row_sums(checked(rows, 1).detach())
+    return mean_correlation(total * total, size, rows[0].numel(), len(rows))
 
 
 def forward_correlation(weight: Tensor) -> Tensor:
@@ -136,30 +136,76 @@ def feature_correlation(features: Tensor, dim: int = 1) -> Tensor:
     Source:
         This project's own: the correlations of Blumenfeld, Gilboa and Soudry, ICML 2020, of features, not weights.
     """
-    rows = at_least_single(checked(features, 2).detach().movedim(dim, 0).flatten(1))
-    products, varying = _correlations(rows) or _correlations_of_any(rows)
-    return mean_from_unit_sum(torch.linalg.vector_norm(products, 1).to(wide(rows.device)), varying, len(rows))
+    rows = checked(features, 2).detach().movedim(dim, 0).flatten(1)
+    return mean_correlation(*absolute_sums(rows), rows.shape[1], len(rows))
 
 
-def mean_from_unit_sum(square: Tensor, varying: Tensor | int, count: int) -> Tensor:
-    """Return the mean correlation over pairs of ``count`` rows, of which ``varying`` are not constant.
+def unit_rows(rows: Tensor) -> Tensor:
+    """Return widened rows (..., n, m), centred and scaled to a mean square of 1; constant rows give exactly 0."""
+    shifted = rows - rows[..., :1]  # nearly constant rows keep their precision
+    return layer_norm(shifted, shifted.shape[-1:], eps=torch.finfo(rows.dtype).tiny)
+
+
+def unit_sums(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ||sum u_i|| and sqrt(sum ||u_i||^2), (...), over the unit rows u_i of widened rows (..., n, m)."""
+    unit = unit_rows(rows)
+    return torch.linalg.vector_norm(unit.sum(-2), dim=-1), torch.linalg.vector_norm(unit, dim=(-2, -1))
+
+
+def row_sums(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the two norms of :func:`unit_sums` for rows (n, ...) of any dtype and size, part by part."""
+    total = square = None
+    for part in chunks(rows):
+        unit = unit_rows(widened(part.flatten(1) if part.ndim > 1 else part[:, None]))
+        total = unit.sum(0) if total is None else total + unit.sum(0)
+        size = torch.linalg.vector_norm(unit).square()
+        square = size if square is None else square + size
+    assert total is not None
+    assert square is not None
+    return torch.linalg.vector_norm(total), square.sqrt()
+
+
+def absolute_sums(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sum |u_i . u_j| over all pairs of unit rows of (n, m), and sqrt(sum ||u_i||^2)."""
+    found = None if is_direct(rows) else _products(at_least_single(rows))
+    if found is None:
+        return absolute_sums_of_unit(unit_rows(widened(rows)))
+    absolute = torch.linalg.vector_norm(found, 1).to(wide(rows.device)) * rows.shape[1]
+    return absolute, torch.full_like(absolute, rows.numel()).sqrt()
+
+
+def absolute_sums_of_unit(unit: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the values of `absolute_sums` for unit rows (n, m)."""
+    return torch.linalg.vector_norm(unit @ unit.T, 1), torch.linalg.vector_norm(unit)
+
+
+def mean_correlation(total: Number, size: Number, entries: int, count: int) -> Number:
+    """Return the mean correlation over pairs of ``count`` rows of which constant ones correlate by 1 with every other.
 
     Args:
-        square: ||sum z_i||^2 over the unit rows z_i (0 for a constant row), 0-dim.
-        varying: number of rows that are not constant, a 0-dim tensor or an integer.
+        total: ||sum u_i||^2 over the unit rows u_i, which have a mean square of 1, or 0 if constant; or another sum
+            of u_i . u_j over all pairs.
+        size: sqrt(sum ||u_i||^2), the root of the number of entries of rows that vary.
+        entries: entries of a row.
         count: number of rows.
 
     Returns:
-        0-dim tensor in [-1, 1].
+        Value in [-1, 1].
     """
+    varying, pairs = size * size / entries, count * (count - 1)
     if count == 1:
-        return torch.ones_like(square)
-    pairs = count * (count - 1)
-    return ((square - varying * varying + pairs) / pairs).clamp(-1, 1)
+        return varying * 0 + 1
+    value = total / (entries * pairs) - varying * varying / pairs + 1
+    if isinstance(value, Tensor):
+        return value.clamp(-1, 1)
+    return value if value != value else min(max(value, -1.0), 1.0)
 
 
-def _correlations(rows: Tensor) -> tuple[Tensor, int] | None:
-    """Return pairwise correlations (n, n) and n; None if a row is nearly constant or extreme, or unreadable."""
+def _products(rows: Tensor) -> Tensor | None:
+    """Return pairwise correlations (n, n) in the rows' own precision; None if unreadable, constant or extreme.
+
+    Half as long as with unit rows in float64 for large features on a CPU.
+    """
     if rows.device.type != "cpu":
         return None
     products, total = rows @ rows.T, rows.sum(1)
@@ -169,21 +215,4 @@ def _correlations(rows: Tensor) -> tuple[Tensor, int] | None:
     if not is_true(ordinary.all()):
         return None
     inverse = spread.rsqrt()
-    products.addr_(total, total, alpha=-1 / rows.shape[1]).mul_(inverse).mul_(inverse[:, None])
-    return products, len(rows)
-
-
-def _correlations_of_any(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the correlations of arbitrary rows (0 if constant), and the number of varying rows."""
-    unit, varies = _unit_rows(rows)
-    return unit @ unit.T, varies.sum()
-
-
-def _unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the centred rows scaled to unit norm (0 if constant), and a mask (n,) of the varying rows."""
-    x = at_least_single(rows)
-    x = x * power_of_two_scale(x, dim=1)
-    x -= x[:, :1].clone()  # constant rows become exactly 0, nearly constant ones keep their precision
-    x -= x.mean(1, keepdim=True)
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return torch.where(norm == 0, 0, x / norm), (norm != 0).squeeze(1)
+    return products.addr_(total, total, alpha=-1 / rows.shape[1]).mul_(inverse).mul_(inverse[:, None])

@@ -1,11 +1,23 @@
 """Count the distinct rows of a tensor bit by bit, with memory proportional to the tensor's size."""
 
+import math
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from symbreak.callbacks.functional._numerics import CHUNK_ELEMENTS, DEVICE_CHUNKS, checked, chunks, is_true, wide
+from symbreak.callbacks.functional._numerics import (
+    DEVICE_ELEMENTS,
+    DIRECT_ELEMENTS,
+    checked,
+    chunks,
+    is_direct,
+    is_true,
+    wide,
+)
+
+Number = TypeVar("Number", float, Tensor)
 
 PROBED = 4  # indices of the first inner axis that are compared before whole rows
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -39,27 +51,37 @@ def distinct_rows(rows: Tensor) -> Tensor:
 
 def _distinct_by_value(bits: Tensor) -> int:
     """Count on the CPU, where branching on values needs no synchronisation."""
-    stride = max(1, bits.shape[1] // PROBED)
-    candidates = len(hash_rows(bits[:, ::stride]).unique())
-    if candidates == len(bits):
-        return candidates
-    if candidates == 1 and all(torch.equal(part, bits[:1].expand_as(part)) for part in chunks(bits)):
-        return 1
-    return len({row.tobytes() for part in chunks(bits) for row in part.numpy()})
+    if bits.numel() > DIRECT_ELEMENTS:
+        stride = max(1, bits.shape[1] // PROBED)
+        candidates = _kinds(bits[:, ::stride])
+        if candidates == len(bits):
+            return candidates
+        if candidates == 1 and all(torch.equal(part, bits[:1].expand_as(part)) for part in chunks(bits)):
+            return 1
+    return _kinds(bits)
+
+
+def _kinds(bits: Tensor) -> int:
+    return len({row.tobytes() for part in chunks(bits) for row in part.contiguous().numpy()})
 
 
 def hash_rows(bits: Tensor) -> Tensor:
-    """Return one 64-bit hash per row: a linear combination modulo 2^64, independent of the order of summation.
+    """Return one 64-bit hash per row: a linear combination modulo 2^64, independent of the order of summation."""
+    return torch.cat([row_keys(halves(part)[None], 1).squeeze(0) for part in chunks(bits)])
 
-    The shift folds high bits onto low ones: a high bit times a multiplier reaches few bits of the hash.
-    """
-    half = 4 * bits.element_size()
-    multipliers = _multipliers(bits[0].numel(), bits.device).view(bits.shape[1:])
-    sums = []
-    for part in chunks(bits):
-        wide_part = part.to(torch.int64)
-        sums.append(((wide_part ^ (wide_part >> half)) * multipliers).flatten(1).sum(1))
-    return torch.cat(sums)
+
+def halves(bits: Tensor) -> Tensor:
+    """Return contiguous integers split into 16 bits each: a high bit times a multiplier reaches few bits of a hash."""
+    whole = bits.contiguous()
+    return whole.view(torch.int16) if whole.element_size() > 1 else whole
+
+
+def row_keys(x: Tensor, dim: int) -> Tensor:
+    """Return the hash of each slice along ``dim`` of integers (L, ...), for each of the L tensors: (L, n)."""
+    axes = [axis for axis in range(1, x.ndim) if axis != dim]
+    shape = [x.shape[axis] if axis in axes else 1 for axis in range(x.ndim)]
+    multipliers = _multipliers(math.prod(shape), x.device).view(shape)
+    return (x * multipliers).sum(axes) if axes else (x * multipliers)
 
 
 @lru_cache(maxsize=64)
@@ -77,10 +99,46 @@ def _mix(x: Tensor) -> Tensor:
 
 def _distinct_by_order(bits: Tensor) -> Tensor:
     """Sort rows by hash and count where neighbours differ, without a synchronisation."""
+    rows = bits.reshape(1, len(bits), -1)
+    if is_direct(rows):
+        return count_of(*(each.squeeze(0) for each in neighbour_counts(rows, 1)))
     keys, order = hash_rows(bits).sort()
-    same_key = keys[1:] == keys[:-1]
-    rows_at_once = max(1, max(CHUNK_ELEMENTS, bits.numel() // DEVICE_CHUNKS) // bits[0].numel())
-    neighbours = zip(order[:-1].split(rows_at_once), order[1:].split(rows_at_once), strict=True)
-    same_row = torch.cat([(bits[a] == bits[b]).flatten(1).all(1) for a, b in neighbours])
-    count = (~same_row).sum().to(wide(bits.device)) + 1
-    return torch.where((same_key & ~same_row).any(), float("nan"), count)
+    at_once = max(1, DEVICE_ELEMENTS // rows.shape[2])
+    pairs = zip(order[:-1].split(at_once), order[1:].split(at_once), strict=True)
+    differ = sum((rows[0][a] != rows[0][b]).any(1).sum() for a, b in pairs)
+    return count_of(torch.as_tensor(differ), (keys[1:] != keys[:-1]).sum())
+
+
+def neighbour_counts(bits: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Return how many slices along ``dim`` differ from the one before, in the order of their hashes, (L,).
+
+    Args:
+        bits: integers (L, ...), L tensors.
+        dim: axis of the slices.
+
+    Returns:
+        The number of slices that differ, and the number whose hashes differ; unequal if hashes collide.
+    """
+    keys, order = row_keys(halves(bits), dim).sort(1)
+    index = order.view([order.shape[axis > 0] if axis in (0, dim) else 1 for axis in range(bits.ndim)])
+    ordered = bits.gather(dim, index.expand_as(bits)) if bits.ndim > 2 else bits.gather(1, index)
+    count = bits.shape[dim] - 1
+    differ = ordered.narrow(dim, 1, count) != ordered.narrow(dim, 0, count)
+    other = differ.transpose(1, dim).flatten(2).any(2) if bits.ndim > 2 else differ
+    return other.sum(1), (keys[:, 1:] != keys[:, :-1]).sum(1)
+
+
+def count_of(differ: Number, hashed: Number) -> Number:
+    """Return the number of distinct rows from `neighbour_counts`: exact, or NaN if hashes collide."""
+    if isinstance(differ, Tensor):
+        return torch.where(differ == hashed, (differ + 1).to(wide(differ.device)), float("nan"))
+    return differ + 1 if differ == hashed else float("nan")
+
+
+def slice_counts(weights: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Return the values of `neighbour_counts` for tensors (L, ...) of any dtype; on a CPU by comparing values."""
+    bits = weights.view(_INTEGERS[weights.element_size()])
+    if bits.device.type != "cpu" and is_direct(bits):
+        return neighbour_counts(bits, dim)
+    counts = [distinct_rows(each.transpose(0, dim - 1)) - 1 for each in bits]
+    return torch.stack(counts), torch.stack(counts)

@@ -7,10 +7,12 @@ from symbreak.callbacks.functional._numerics import (
     SAFE_SQUARES,
     at_least_single,
     checked,
+    is_direct,
     is_true,
     power_of_two_scale,
     square_sum,
     wide,
+    widened,
 )
 
 SAFE_NORMS = (1e-6, 1e15)  # norms of a row for which no significant square under- or overflows in float32
@@ -58,13 +60,30 @@ def input_cosine(features: Tensor) -> Tensor:
 
 def direction_sum(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum (D,) of the rows (n, ...) as unit vectors in the wide dtype, and the number of nonzero rows."""
-    x = at_least_single(rows.detach()).flatten(1)
-    norm = torch.linalg.vector_norm(x, dim=1)
-    if not is_true(((norm > SAFE_NORMS[0]) & (norm < SAFE_NORMS[1])).all()):
-        x = x * power_of_two_scale(x, dim=1)
-        norm = torch.linalg.vector_norm(x, dim=1)
-    present = norm != 0
-    return (torch.where(present, 1 / norm, 0) @ x).to(wide(x.device)), present.sum()
+    total, norms = directions(rows.detach().flatten(1))
+    return total, (norms != 0).sum()
+
+
+def directions(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum (D,) of the rows (n, D) as unit vectors, and their norms (n,), in the wide dtype."""
+    if is_direct(rows) and rows.element_size() < 8:
+        x = widened(rows)
+        norms = torch.linalg.vector_norm(x, dim=1)
+        return unit_total(x, norms), norms
+    x = at_least_single(rows)
+    norms = torch.linalg.vector_norm(x, dim=1)
+    scale = None
+    if not is_true(((norms > SAFE_NORMS[0]) & (norms < SAFE_NORMS[1])).all()):
+        scale = power_of_two_scale(x, dim=1)
+        x = x * scale
+        norms = torch.linalg.vector_norm(x, dim=1)
+    total, norms = unit_total(x, norms).to(wide(x.device)), norms.to(wide(x.device))
+    return total, norms if scale is None else norms / scale.squeeze(1)
+
+
+def unit_total(x: Tensor, norms: Tensor) -> Tensor:
+    """Return the sum over n of x (..., n, m) divided by the norms (n,), 0 for a norm of 0: (..., m)."""
+    return norms.clamp_min(torch.finfo(norms.dtype).tiny).reciprocal() @ x
 
 
 def cosine_of_sum(total: Tensor, present: Tensor, count: Tensor) -> Tensor:

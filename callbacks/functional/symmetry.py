@@ -12,10 +12,12 @@ from symbreak.callbacks.functional._numerics import (
     at_least_single,
     checked,
     chunks,
+    is_direct,
     is_true,
     power_of_two_scale,
     square_sum,
     wide,
+    widened,
 )
 
 
@@ -45,8 +47,28 @@ def asymmetry(x: Tensor, dim: int = 0) -> Tensor:
     Source:
         This project's own.
     """
+    x = checked(x, 1).detach()
+    if is_direct(x):
+        values = widened(x)
+        spread, size = spread_norm(values, dim, exact=x.element_size() < 8), torch.linalg.vector_norm(values)
+        return torch.where(size == 0, 0, (spread / size).clamp(max=1))
     spread, square, _ = scaled_sums(x, dim)
     return torch.where(square == 0, 0, (spread / square).sqrt().clamp(max=1))
+
+
+def spread_norm(x: Tensor, dim: int, lead: int = 0, exact: bool = True) -> Tensor:
+    """Return sqrt(sum_c ||x_c - mean_c x||^2) of widened values.
+
+    Args:
+        x: (..., C, ...).
+        dim: the axis of the channels c.
+        lead: number of leading axes that are kept.
+        exact: whether a mean of equal entries is exact, as it is for values that were widened from fewer bits;
+            otherwise slice 0 is subtracted first.
+    """
+    shifted = x if exact else x - x.narrow(dim, 0, 1)
+    distance = shifted - shifted.mean(dim, keepdim=True)
+    return torch.linalg.vector_norm(distance, dim=tuple(range(lead, x.ndim)))
 
 
 def scaled_sums(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:

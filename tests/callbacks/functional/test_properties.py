@@ -162,8 +162,12 @@ def tolerance(x):
     return 1e-9 if x.dtype == torch.float64 else 2e-5
 
 
+@pytest.mark.parametrize("direct", [2**16, 0])
 @pytest.mark.parametrize("name", CASES)
-def test_the_value_is_that_of_the_reference(name):
+def test_the_value_is_that_of_the_reference(name, direct, monkeypatch):
+    """Computed at once in float64, and as large tensors are."""
+    monkeypatch.setattr("symbreak.callbacks.functional._numerics.DIRECT_ELEMENTS", direct)
+    monkeypatch.setattr("symbreak.callbacks.functional.distinct.DIRECT_ELEMENTS", direct)
     function, reference, dimensions = CASES[name]
 
     @PROPERTY
