@@ -1,12 +1,21 @@
 """Log correlations between the filters, kernels and channels of each layer."""
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
-from torch import Tensor
-
-from symbreak.callbacks.functional import feature_correlation, weight_correlations
-from symbreak.callbacks.measurements import Measures, Row
+from symbreak.callbacks.functional.correlation import (
+    absolute_sums,
+    absolute_sums_of_unit,
+    mean_correlation,
+    unit_rows,
+)
+from symbreak.callbacks.functional.weight_correlations import correlation_sums, rows_of
+from symbreak.callbacks.measurements import Row
 from symbreak.callbacks.monitor import Monitor
+from symbreak.callbacks.stacks import Samples, Sums, WeightStack
+
+NAMES = ("forward_correlation", "backward_correlation", "kernel_correlation")
 
 
 class FeatureDiversity(Monitor):
@@ -33,23 +42,35 @@ class FeatureDiversity(Monitor):
 
     family = "diversity"
 
-    def measure_weight(self, layer: str, weight: Tensor) -> Measures:
-        """Return the three correlations of one weight."""
-        values = weight_correlations(weight)
-        filters, inputs, taps = len(weight), weight.shape[1], weight[0, 0].numel()
-        exists = (filters > 1 and inputs * taps > 1, inputs > 1 and filters * taps > 1, filters * inputs > 1 < taps)
-        names = ("forward_correlation", "backward_correlation", "kernel_correlation")
-        return {name: value for name, value, there in zip(names, values, exists, strict=True) if there}
+    def measure_weights(self, weights: WeightStack) -> Sums:
+        """Return what the three correlations are computed from."""
+        rows = rows_of(weights.values.shape[1:])
+        return Sums(correlation_sums(weights.values, weights.wide), partial(_correlations, rows))
 
-    def measure_features(self, features: Tensor, channel_dim: int) -> Measures:
-        """Return the mean absolute correlation of one layer's channels."""
-        channels = features.shape[channel_dim]
-        if channels < 2 or features.numel() == channels:
-            return {}
-        return {"feature_correlation": feature_correlation(features, channel_dim)}
+    def measure_features(self, samples: Samples) -> Sums | None:
+        """Return what the mean absolute correlation of one layer's channels is computed from."""
+        rows = samples.by_channel.flatten(1)
+        count, entries = rows.shape
+        if count < 2 or entries < 2:
+            return None
+        sums = absolute_sums_of_unit(unit_rows(rows)) if samples.is_direct else absolute_sums(rows)
+        return Sums(sums, partial(_feature_correlation, entries, count))
 
     def derive(self, step: int, row: Row) -> Row:
         """Return the total diversity."""
         prefix = self.key("backward_correlation", "")
         rests = [1 - value**2 for key, value in row.items() if key.startswith(prefix)]
         return {self.key("total"): sum(math.log(rest) / 2 if rest else -math.inf for rest in rests)} if rests else {}
+
+
+def _correlations(rows: Sequence[tuple[int, int]], *sums: float) -> Row:
+    pairs = zip(NAMES, rows, sums[::2], sums[1::2], strict=True)
+    return {
+        name: mean_correlation(total * total, size, entries, count)
+        for name, (entries, count), total, size in pairs
+        if count > 1 and entries > 1
+    }
+
+
+def _feature_correlation(entries: int, count: int, total: float, size: float) -> Row:
+    return {"feature_correlation": mean_correlation(total, size, entries, count)}

@@ -1,43 +1,53 @@
-"""Buffer measured values on the device, transfer them together, and average them over layers."""
+"""Buffer statistics on the device, transfer them together, and average measures over layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 Row = dict[str, float]
-Measures = dict[str, Tensor]
+Found = tuple[Sequence[str], Sequence[Tensor], Callable[..., Row]]
+"""Layers, statistics with an entry per layer, and the function of one layer's numbers that returns its measures."""
 
 
 class DeviceBuffer:
-    """Collect 0-dim tensors by step and copy them to the host in one transfer.
+    """Collect statistics by step and copy them to the host in one transfer.
 
     :meth:`add` does not synchronise with the device; :meth:`drain` does once.
     """
 
     def __init__(self) -> None:
-        self._records: list[tuple[int, tuple[str, ...], Tensor]] = []
+        self._records: list[tuple[int, list[Found], list[int], Tensor]] = []
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def add(self, step: int, keys: Sequence[str], values: Sequence[Tensor]) -> None:
-        """Add one row: ``values`` are 0-dim tensors of any dtype, one for each key."""
+    def add(self, step: int, found: Sequence[Found]) -> None:
+        """Add what was found at one step; tensors of any dtype, those of a single layer of any size."""
+        values = [value for _, tensors, _ in found for value in tensors]
         if values:
             device = values[0].device
             dtype = torch.float32 if device.type == "mps" else torch.float64
-            self._records.append((step, tuple(keys), torch.stack([value.to(device, dtype) for value in values])))
+            flat = torch.cat([value.reshape(-1).to(device, dtype) for value in values])
+            sizes = [sum(value.numel() for value in tensors) for _, tensors, _ in found]
+            kept: list[Found] = [(layers, (), measures) for layers, _, measures in found]
+            self._records.append((step, kept, sizes, flat))
 
-    def drain(self) -> list[tuple[int, Row]]:
-        """Empty the buffer and return its rows as Python numbers, oldest first."""
+    def drain(self) -> list[tuple[int, dict[str, Row]]]:
+        """Empty the buffer and return for each step the measures of each layer, oldest first."""
         records, self._records = self._records, []
         if not records:
             return []
-        values = torch.cat([tensor for _, _, tensor in records]).tolist()
+        values = torch.cat([flat for *_, flat in records]).tolist()
         rows, start = [], 0
-        for step, keys, tensor in records:
-            rows.append((step, dict(zip(keys, values[start : start + len(tensor)], strict=True))))
-            start += len(tensor)
+        for step, found, sizes, _ in records:
+            row: dict[str, Row] = {}
+            for (layers, _, measures), size in zip(found, sizes, strict=True):
+                block = values[start : start + size]
+                start += size
+                for index, layer in enumerate(layers):
+                    row.setdefault(layer, {}).update(measures(*block[index :: len(layers)]))
+            rows.append((step, row))
         return rows
 
 

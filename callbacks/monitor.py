@@ -10,9 +10,10 @@ from torch import Tensor
 
 from symbreak.callbacks.hooks import ForwardHooks
 from symbreak.callbacks.layers import FeatureLayer, WeightLayer, feature_layers, weight_layers
-from symbreak.callbacks.measurements import DeviceBuffer, Measures, Row, layer_means
+from symbreak.callbacks.measurements import DeviceBuffer, Found, Row, layer_means
 from symbreak.callbacks.precision import exact_products
 from symbreak.callbacks.schedule import Schedule
+from symbreak.callbacks.stacks import Features, Samples, Sums, WeightStack, stacks
 from symbreak.callbacks.weights import unmeasured
 
 LOG_EVERY_N_STEPS = 50
@@ -28,7 +29,9 @@ class Monitor(Callback):
     validation, with a checkpoint, at the end and on an exception. Only rank 0 measures, unless weights are sharded
     (FSDP2, tensor parallelism): then every rank takes part in gathering them.
 
-    A subclass sets its ``family`` of keys and overrides any of :meth:`measure_weight`, :meth:`measure_features` and
+    All measuring callbacks share one pass over the weights and one hook a layer.
+
+    A subclass sets its ``family`` of keys and overrides any of :meth:`measure_weights`, :meth:`measure_features` and
     :meth:`derive`. Each measure is logged per layer, as ``<family>/<measure>/<layer>``, and as ``<family>/<measure>``,
     its mean over layers. The output of the layer that runs last in a forward pass, the logits, is not a feature.
 
@@ -65,13 +68,13 @@ class Monitor(Callback):
         self.include, self.exclude = tuple(include), tuple(exclude)
         self._reset()
 
-    def measure_weight(self, layer: str, weight: Tensor) -> Measures:
-        """Return measures of one layer's weight (C_out, C_in, ...): 0-dim tensors by the name of the measure."""
-        return {}
+    def measure_weights(self, weights: WeightStack) -> Sums | None:
+        """Return statistics of the weights of some layers, or None."""
+        return None
 
-    def measure_features(self, features: Tensor, channel_dim: int) -> Measures:
-        """Return measures of one layer's output for the first samples: 0-dim tensors by the name of the measure."""
-        return {}
+    def measure_features(self, samples: Samples) -> Sums | None:
+        """Return statistics of one layer's output for the first samples, or None."""
+        return None
 
     def derive(self, step: int, row: Row) -> Row:
         """Return further values, computed on the host from one step's measures; called once per measurement."""
@@ -121,12 +124,9 @@ class Monitor(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Measure the weights and attach the hooks, if this batch begins a step that is due."""
         self._hooks.detach()
-        step, previous = trainer.global_step, self._previous
-        self._previous = step
-        if step != previous:
-            self._close()
-            if self._on_this_rank and self.schedule.is_due(step, previous):
-                self._open(step)
+        if trainer.global_step != self._previous:
+            monitors = [each for each in trainer.callbacks if isinstance(each, Monitor)]  # pyright: ignore[reportAttributeAccessIssue]
+            measure_weights([each for each in monitors if each._begin(trainer.global_step)])
         if self._measuring is not None and self.measures_features:
             self._hooks.attach(self._features)
 
@@ -151,6 +151,7 @@ class Monitor(Callback):
         self._close()
         if self._on_this_rank and self.measures_weights:
             self._open(trainer.global_step)
+            measure_weights([self])
             self._close()
         self.flush(trainer)
 
@@ -189,39 +190,68 @@ class Monitor(Callback):
         self._measuring: int | None = None
         self._hooks = ForwardHooks(self._observe, self._observe_again)
         self._on_this_rank = True
-        self._from_weights: Measures = {}
-        self._from_features: dict[str, Measures] = {}
+        self._from_weights: dict[str, Tensor] = {}  # values by key
+        self._found: list[Found] = []
+        self._found_features: dict[str, Found] = {}
         self._buffer = DeviceBuffer()
         self._rows: list[tuple[int, Row]] = []
 
+    def _begin(self, step: int) -> bool:
+        """Begin a step, and return whether it is measured."""
+        self._hooks.detach()
+        previous, self._previous = self._previous, step
+        if step == previous:
+            return False
+        self._close()
+        if self._on_this_rank and self.schedule.is_due(step, previous):
+            self._open(step)
+        return self._measuring is not None
+
     def _open(self, step: int) -> None:
         self._measuring = step
-        for layer in self._weights if self.measures_weights else ():
-            with torch.no_grad(), exact_products():
-                values = self.measure_weight(layer.name, layer.weight())
-            self._from_weights |= {self.key(measure, layer.name): value for measure, value in values.items()}
 
-    def _observe(self, layer: FeatureLayer, features: Tensor) -> None:
-        self._from_features[layer.name] = self.measure_features(features[: self.samples], layer.channel_dim(features))
+    def _observe(self, layer: FeatureLayer, features: Features) -> None:
+        sums = self.measure_features(features.first(self.samples))
+        if sums is not None:
+            self._found_features[layer.name] = ([layer.name], sums.values, sums.measures)
 
-    def _observe_again(self, layer: FeatureLayer, features: Tensor) -> None:
+    def _observe_again(self, layer: FeatureLayer, features: Features) -> None:
         """Receive outputs that activation checkpointing recomputes in the backward pass."""
 
     def _close(self) -> None:
         """Buffer the finished measurement, without the output layer's features."""
         if self._measuring is None:
             return
-        values, features = self._from_weights, self._from_features
-        for layer, measures in features.items():
-            if layer != self.output_layer:
-                values |= {self.key(measure, layer): value for measure, value in measures.items()}
-        self._buffer.add(self._measuring, list(values), list(values.values()))
-        self._measuring, self._from_weights, self._from_features = None, {}, {}
+        self._found_features.pop(self.output_layer or "", None)
+        named: list[Found] = [([key], [value], _as_it_is) for key, value in self._from_weights.items()]
+        self._buffer.add(self._measuring, [*self._found, *self._found_features.values(), *named])
+        self._measuring, self._from_weights, self._found, self._found_features = None, {}, [], {}
 
     def _drain(self) -> None:
-        for step, row in self._buffer.drain():
+        for step, layers in self._buffer.drain():
+            row: Row = {}
+            for layer, measures in layers.items():
+                row |= {self.key(measure, layer) if measure else layer: value for measure, value in measures.items()}
             row |= layer_means(row)
             self._rows.append((step, row | self.derive(step, row)))
+
+
+def measure_weights(monitors: Sequence[Monitor]) -> None:
+    """Read each weight once, and let all monitors of a step measure it."""
+    wanted: dict[str, tuple[WeightLayer, list[Monitor]]] = {}
+    for monitor in monitors:
+        for layer in monitor._weights if type(monitor).measure_weights is not Monitor.measure_weights else ():
+            wanted.setdefault(layer.name, (layer, []))[1].append(monitor)
+    with torch.no_grad(), exact_products():
+        for stack, among in stacks([(layer, tuple(found)) for layer, found in wanted.values()]):
+            for monitor in among:
+                sums = monitor.measure_weights(stack)
+                if sums is not None:
+                    monitor._found.append((stack.names, sums.values, sums.measures))
+
+
+def _as_it_is(number: float) -> Row:
+    return {"": number}
 
 
 def _listed(names: Sequence[str], limit: int = 8) -> str:

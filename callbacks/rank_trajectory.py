@@ -8,8 +8,9 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from symbreak.callbacks.functional.rank import effective_rank_of, numerical_rank_of, singular_values, stable_rank_of
-from symbreak.callbacks.measurements import Measures
+from symbreak.callbacks.measurements import Row
 from symbreak.callbacks.monitor import Monitor
+from symbreak.callbacks.stacks import Sums, WeightStack
 
 RANKS = {"effective_rank": effective_rank_of, "stable_rank": stable_rank_of, "numerical_rank": numerical_rank_of}
 
@@ -67,14 +68,15 @@ class RankTrajectory(Monitor):
             if layer.name not in self._initial:
                 self._initial[layer.name] = _on_host(layer.weight())
 
-    def measure_weight(self, layer: str, weight: Tensor) -> Measures:
-        """Return the ranks of one weight and of its change."""
+    def measure_weights(self, weights: WeightStack) -> Sums:
+        """Return the ranks of weights and of their changes."""
+        ranks = [self._ranks(name, weight) for name, weight in zip(weights.names, weights.values, strict=True)]
+        return Sums([torch.stack(column) for column in zip(*ranks, strict=True)], _named)
+
+    def _ranks(self, layer: str, weight: Tensor) -> list[Tensor]:
         change = weight - self._initial[layer].to(weight.device, non_blocking=True)
-        found = {}
-        for suffix, matrix in (("", weight), ("_change", change)):
-            values = singular_values(matrix.flatten(1))
-            found |= {f"{name}{suffix}": rank(values) for name, rank in RANKS.items()}
-        return found
+        values = [singular_values(matrix.flatten(1)) for matrix in (weight, change)]
+        return [rank(each).to(each.dtype) for each in values for rank in RANKS.values()]
 
     def state_dict(self) -> dict[str, Any]:
         """Add the initial weights."""
@@ -88,6 +90,10 @@ class RankTrajectory(Monitor):
     def _reset(self) -> None:
         super()._reset()
         self._initial: dict[str, Tensor] = {}
+
+
+def _named(*ranks: float) -> Row:
+    return dict(zip([f"{name}{suffix}" for suffix in ("", "_change") for name in RANKS], ranks, strict=True))
 
 
 def _on_host(weight: Tensor) -> Tensor:

@@ -1,25 +1,19 @@
 """Log the size and similarity of signals through the layers of a network."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
-from torchmetrics import Metric
 
-from symbreak.callbacks.functional._numerics import wide
 from symbreak.callbacks.layers import FeatureLayer
+from symbreak.callbacks.measurements import Found, Row
 from symbreak.callbacks.monitor import Monitor
-from symbreak.callbacks.plugins import InputCosine, MeanSquare
-
-MEASURES: dict[str, type[Metric]] = {
-    "activation_square": MeanSquare,
-    "gradient_square": MeanSquare,
-    "input_cosine": InputCosine,
-}
+from symbreak.callbacks.signals import Signal, sum_over_ranks
+from symbreak.callbacks.stacks import Features
 
 
 class SignalPropagation(Monitor):
@@ -69,79 +63,58 @@ class SignalPropagation(Monitor):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._hooks:
             self._with_gradient.clear()
-            one = torch.ones((), device=pl_module.device)
             scaler = getattr(trainer.precision_plugin, "scaler", None)
-            scale = one if scaler is None else scaler.scale(one)  # on the device, unlike scaler.get_scale()
-            self._factor = 1 / (trainer.world_size * scale)  # DDP averages gradients over ranks later
+            one = torch.ones((), device=pl_module.device)
+            self._loss_scale = None if scaler is None else scaler.scale(one)  # on the device, unlike scaler.get_scale()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Create the metrics, in the same order on every rank."""
+        """Note the number of ranks, over which DDP averages gradients later."""
         super().on_fit_start(trainer, pl_module)
-        self._world_size = trainer.world_size
-        self._metrics = {
-            layer.name: {name: kind(sync_on_compute=False) for name, kind in MEASURES.items()}
-            for layer in self._features
-            if layer.measured
-        }
+        self._world_size, self._device = trainer.world_size, pl_module.device
 
     def _reset(self) -> None:
         super()._reset()
-        self._factor, self._world_size = torch.ones(()), 1
+        self._loss_scale: Tensor | None = None
+        self._world_size, self._device = 1, torch.device("cpu")
         self._with_gradient: set[str] = set()
-        self._inputs: dict[str, int] = {}
-        self._metrics: dict[str, dict[str, Metric]] = {}
+        self._signals: dict[str, Signal] = {}
 
-    def _observe(self, layer: FeatureLayer, features: Tensor) -> None:
-        self._update(layer.name, "activation_square", features)
-        self._update(layer.name, "input_cosine", features)
-        self._inputs[layer.name] = self._inputs.get(layer.name, 0) + len(features[: self.samples])
+    def _observe(self, layer: FeatureLayer, features: Features) -> None:
+        self._signals.setdefault(layer.name, Signal()).add(features.first(self.samples))
         self._observe_again(layer, features)
 
-    def _observe_again(self, layer: FeatureLayer, features: Tensor) -> None:
+    def _observe_again(self, layer: FeatureLayer, features: Features) -> None:
         """Register a gradient hook: reentrant checkpointing builds its graph only in the backward pass."""
-        if features.requires_grad and layer.name not in self._with_gradient:
+        if features.output.requires_grad and layer.name not in self._with_gradient:
             self._with_gradient.add(layer.name)
-            features.register_hook(partial(self._update, layer.name, "gradient_square"))
+            features.output.register_hook(partial(self._on_gradient, layer.name))
 
-    def _update(self, layer: str, measure: str, features: Tensor) -> None:
-        self._metrics[layer][measure].to(features.device).update(features[: self.samples])
+    def _on_gradient(self, layer: str, gradient: Tensor) -> None:
+        self._signals.setdefault(layer, Signal()).add_gradient(gradient[: self.samples])
 
     def _close(self) -> None:
         if self._measuring is not None:
-            updated = sum_over_ranks([metric for metrics in self._metrics.values() for metric in metrics.values()])
-            for layer, metrics in self._metrics.items():
-                found = {measure: metric.compute() for measure, metric in metrics.items() if metric in updated}
-                if "gradient_square" in found:
-                    square = found["gradient_square"]
-                    found["gradient_square"] = square * self._factor.to(square).square()
-                if self._inputs.get(layer, 0) * self._world_size < 2:  # no pair of inputs
-                    found.pop("input_cosine", None)
-                if found:
-                    self._from_features[layer] = found
-                for metric in metrics.values():
-                    metric.reset()
-            self._inputs.clear()
+            names = [layer.name for layer in self._features if layer.measured]
+            found = {name: self._signals.get(name, Signal()) for name in names}
+            signals = sum_over_ranks(found, self._world_size, self._device)
+            self._found_features = {name: self._sums(name, signal) for name, signal in signals.items()}
+            self._signals.clear()
         super()._close()
 
+    def _sums(self, layer: str, signal: Signal) -> Found:
+        scales = [] if self._loss_scale is None else [self._loss_scale]
+        return [layer], [*scales, *signal.values()], partial(_measures, signal, self._world_size, len(scales))
 
-def sum_over_ranks(metrics: list[Metric]) -> set[Metric]:
-    """Sum the states of metrics over all ranks, and return the metrics that every rank updated with equal sizes.
 
-    Every rank must pass the same list. One reduction finds the metrics that all ranks can sum; a second one sums their
-    states. A layer that ran on only some ranks, or on inputs of another size, is left out without a deadlock.
-    """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return {metric for metric in metrics if metric.update_called}
-    device = metrics[0].device
-    sizes = [sum(x.numel() for x in each.metric_state.values()) if each.update_called else 0 for each in metrics]  # pyright: ignore[reportAttributeAccessIssue]
-    extremes = torch.tensor([sizes, [-size for size in sizes]], device=device)
-    dist.all_reduce(extremes, dist.ReduceOp.MIN)
-    low, high = extremes.tolist()
-    common = [metric for metric, a, b in zip(metrics, low, high, strict=True) if a == -b > 0]
-    states = [(metric, name, value) for metric in common for name, value in metric.metric_state.items()]
-    if states:
-        total = torch.cat([value.flatten().to(device, wide(device)) for _, _, value in states])  # pyright: ignore[reportAttributeAccessIssue]
-        dist.all_reduce(total)
-        for (metric, name, value), part in zip(states, total.split([x.numel() for _, _, x in states]), strict=True):  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
-            setattr(metric, name, part.view_as(value).to(metric.device))  # pyright: ignore[reportArgumentType]
-    return set(common)
+def _measures(signal: Signal, world_size: int, scales: int, *sums: float) -> Row:
+    """Return the measures of one layer from the scales of the loss and the values of its signal."""
+    loss_scale, (direction, *norms) = math.prod(sums[:scales]), sums[scales:]
+    gradient, outputs = norms[: len(signal.gradient)], norms[len(signal.gradient) :]
+    found = {"activation_square": math.hypot(*outputs) ** 2 / signal.entries}
+    if gradient:
+        found["gradient_square"] = (math.hypot(*gradient) / (world_size * loss_scale)) ** 2 / signal.gradient_entries
+    if signal.inputs > 1:
+        present = sum(norm != 0 for norm in outputs) if signal.present is None else signal.present
+        cosine = (direction**2 - present) / (signal.inputs * (signal.inputs - 1))
+        found["input_cosine"] = cosine if math.isnan(cosine) else min(max(cosine, -1.0), 1.0)
+    return found

@@ -1,17 +1,21 @@
 """Log whether, when and how fast identical channels diverge."""
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor
 
 from symbreak.callbacks.announce import announce
-from symbreak.callbacks.functional import asymmetry, distinct_rows
-from symbreak.callbacks.measurements import Measures, Row
+from symbreak.callbacks.functional.distinct import count_of, slice_counts
+from symbreak.callbacks.functional.symmetry import scaled_sums, spread_norm
+from symbreak.callbacks.measurements import Row
 from symbreak.callbacks.monitor import Monitor
+from symbreak.callbacks.stacks import Samples, Sums, WeightStack
 from symbreak.callbacks.symmetry_history import SymmetryHistory
 
 OUTCOMES = ("broken_step", "escape_step", "diverged_step", "growth_rate", "epochs_to_break")
@@ -88,16 +92,25 @@ class SymmetryBreaking(Monitor):
         self.stop_after_break = stop_after_break
         super().__init__(every_n_steps, samples, include, exclude)
 
-    def measure_weight(self, layer: str, weight: Tensor) -> Measures:
-        """Return bitwise and relative differences of one weight's filters."""
-        found = {"distinct_filters": distinct_rows(weight), "distinct_inputs": distinct_rows(weight.transpose(0, 1))}
-        return found | ({"weight_asymmetry": asymmetry(weight)} if len(weight) > 1 else {})
+    def measure_weights(self, weights: WeightStack) -> Sums:
+        """Return what bitwise and relative differences of filters are computed from."""
+        counts = [*slice_counts(weights.values, 1), *slice_counts(weights.values, 2)]
+        if weights.wide is not None:
+            spread = spread_norm(weights.wide, 1, 1, weights.exact)
+            size = torch.linalg.vector_norm(weights.wide.flatten(1), dim=1)
+        else:
+            sums = [scaled_sums(weight, 0) for weight in weights.values]
+            spread, size = (torch.stack(column).sqrt() for column in list(zip(*sums, strict=True))[:2])
+        return Sums([*counts, spread, size], partial(_weight_measures, weights.values.shape[1]))
 
-    def measure_features(self, features: Tensor, channel_dim: int) -> Measures:
-        """Return relative differences of one layer's channels."""
-        if features.shape[channel_dim] < 2:
-            return {}
-        return {"feature_asymmetry": asymmetry(features, channel_dim)}
+    def measure_features(self, samples: Samples) -> Sums | None:
+        """Return what relative differences of one layer's channels are computed from."""
+        if samples.channels < 2:
+            return None
+        if samples.is_direct:
+            return Sums([spread_norm(samples.by_channel, 0, 0, samples.exact), samples.norms], _feature_asymmetry)
+        spread, square, _ = scaled_sums(samples.features, samples.channel_dim)
+        return Sums([spread.sqrt(), square.sqrt()], _feature_asymmetry)
 
     def derive(self, step: int, row: Row) -> Row:
         """Return the events of this step and the growth rates of rises that end at it."""
@@ -158,3 +171,20 @@ class SymmetryBreaking(Monitor):
     def _by_layer(self, row: Row, measure: str) -> Row:
         prefix = self.key(measure, "")
         return {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
+
+
+def _weight_measures(filters: int, *sums: float) -> Row:
+    counts, (spread, size) = sums[:4], sums[4:]
+    found = {"distinct_filters": count_of(*counts[:2]), "distinct_inputs": count_of(*counts[2:])}
+    return found | ({"weight_asymmetry": _ratio(spread, size)} if filters > 1 else {})
+
+
+def _feature_asymmetry(spread: float, *norms: float) -> Row:
+    return {"feature_asymmetry": _ratio(spread, math.hypot(*norms))}
+
+
+def _ratio(spread: float, size: float) -> float:
+    """Return spread / size in [0, 1], 0 if both are 0, NaN if one is not a finite number."""
+    if not math.isfinite(spread) or not math.isfinite(size):
+        return math.nan
+    return min(spread / size, 1.0) if size else 0.0

@@ -17,14 +17,13 @@ from symbreak.callbacks import (
     Determinism,
     ExactResume,
     FeatureDiversity,
-    InputCosine,
-    MeanSquare,
     OrderedDDPStrategy,
     RankTrajectory,
     SignalPropagation,
     SymmetryBreaking,
 )
-from symbreak.callbacks.signal_propagation import sum_over_ranks
+from symbreak.callbacks.signals import Signal, sum_over_ranks
+from symbreak.callbacks.stacks import Samples
 from symbreak.lightning_modules import ConstNet
 from symbreak.sweeps.audit.processes import run_ranks
 
@@ -53,20 +52,26 @@ def test_two_ranks_log_once_what_one_device_would_and_stop_together():
 
 
 def added_up():
-    """Four metrics, updated by the ranks in opposite orders: one by rank 0 alone, one with inputs of two sizes."""
+    """Four signals, updated by the ranks in opposite orders: one by rank 0 alone, one with inputs of two sizes."""
     rank = dist.get_rank()
-    everywhere, here, uneven, also = metrics = [MeanSquare(), MeanSquare(), InputCosine(), MeanSquare()]
-    for metric in (everywhere, also)[:: 1 - 2 * rank]:
-        metric.update(torch.full((2 + rank,), 1.0 + rank + 2 * (metric is also)))
+    signals = {name: Signal() for name in ("everywhere", "here", "uneven", "also")}
+    for name in ("everywhere", "also")[:: 1 - 2 * rank]:
+        signals[name].add(Samples(torch.full((2 + rank, 2), 1.0 + rank + 2 * (name == "also")), 1))
     if rank == 0:
-        here.update(torch.ones(2))
-    uneven.update(torch.ones(2, 3 + rank))
-    common = sum_over_ranks(metrics)
-    return [metric in common for metric in metrics], float(everywhere.compute()), float(also.compute())
+        signals["here"].add(Samples(torch.ones(2, 3), 1))
+    signals["uneven"].add(Samples(torch.ones(2, 3 + rank), 1))
+    signals["everywhere"].add_gradient(torch.full((2, 2), 1.0 + rank))
+    if rank == 0:
+        signals["also"].add_gradient(torch.ones(2, 2))
+    found = sum_over_ranks(signals, 2, torch.device("cpu"))
+    return {name: (each.inputs, [round(float(value), 6) for value in each.values()]) for name, each in found.items()}
 
 
 def test_only_what_every_rank_has_updated_alike_is_added_up():
-    assert run_ranks(added_up, 2) == [([True, False, False, True], 14 / 5, 66 / 5)] * 2
+    """5 equal directions; squares 2 * 2 * 1 + 3 * 2 * 4 and 2 * 2 * 9 + 3 * 2 * 16; gradients 4 * 1 + 4 * 4."""
+    expected = {"everywhere": (5, [5.0, 20**0.5, 28**0.5]), "also": (5, [5.0, 132**0.5])}
+    rounded = {name: (inputs, [round(value, 6) for value in values]) for name, (inputs, values) in expected.items()}
+    assert run_ranks(added_up, 2) == [rounded] * 2
 
 
 def gathered():
