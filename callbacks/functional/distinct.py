@@ -72,8 +72,9 @@ def hash_rows(bits: Tensor) -> Tensor:
 
 def halves(bits: Tensor) -> Tensor:
     """Return contiguous integers split into 16 bits each: a high bit times a multiplier reaches few bits of a hash."""
-    whole = bits.contiguous()
-    return whole.view(torch.int16) if whole.element_size() > 1 else whole
+    if bits.element_size() == 1:
+        return bits
+    return bits.reshape(-1).view(torch.int16).view(*bits.shape[:-1], -1)
 
 
 def row_keys(x: Tensor, dim: int) -> Tensor:
@@ -113,19 +114,19 @@ def neighbour_counts(bits: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Return how many slices along ``dim`` differ from the one before, in the order of their hashes, (L,).
 
     Args:
-        bits: integers (L, ...), L tensors.
-        dim: axis of the slices.
+        bits: integers (L, ..., K), L tensors.
+        dim: axis of the slices, not the last one.
 
     Returns:
         The number of slices that differ, and the number whose hashes differ; unequal if hashes collide.
     """
     keys, order = row_keys(halves(bits), dim).sort(1)
     index = order.view([order.shape[axis > 0] if axis in (0, dim) else 1 for axis in range(bits.ndim)])
-    ordered = bits.gather(dim, index.expand_as(bits)) if bits.ndim > 2 else bits.gather(1, index)
+    ordered = bits.gather(dim, index.expand_as(bits))
     count = bits.shape[dim] - 1
     differ = ordered.narrow(dim, 1, count) != ordered.narrow(dim, 0, count)
-    other = differ.transpose(1, dim).flatten(2).any(2) if bits.ndim > 2 else differ
-    return other.sum(1), (keys[:, 1:] != keys[:, :-1]).sum(1)
+    other = [axis for axis in range(1, bits.ndim) if axis != dim]
+    return differ.any(other).sum(1), (keys[:, 1:] != keys[:, :-1]).sum(1)
 
 
 def count_of(differ: Number, hashed: Number) -> Number:
@@ -138,6 +139,7 @@ def count_of(differ: Number, hashed: Number) -> Number:
 def slice_counts(weights: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Return the values of `neighbour_counts` for tensors (L, ...) of any dtype; on a CPU by comparing values."""
     bits = weights.view(_INTEGERS[weights.element_size()])
+    bits = bits if bits.ndim > 3 else bits[..., None]
     if bits.device.type != "cpu" and is_direct(bits):
         return neighbour_counts(bits, dim)
     counts = [distinct_rows(each.transpose(0, dim - 1)) - 1 for each in bits]

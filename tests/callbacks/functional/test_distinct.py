@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from symbreak.callbacks.functional import distinct, distinct_rows
-from symbreak.callbacks.functional.distinct import _distinct_by_order
+from symbreak.callbacks.functional.distinct import _distinct_by_order, count_of, neighbour_counts, slice_counts
 
 METHODS = [
     distinct_rows,
@@ -12,7 +12,7 @@ METHODS = [
 
 def count(rows):
     """The independent reference: the set of the rows' bytes."""
-    return len({row.contiguous().view(torch.uint8).numpy().tobytes() for row in rows})
+    return len({bytes(row.flatten().view(torch.uint8).tolist()) for row in rows})
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -72,3 +72,16 @@ def test_replicas_are_counted_by_vmap():
     rows[1, 3] = rows[1, 0]
     rows[2] = rows[2, 0]
     assert torch.vmap(distinct_rows)(rows).tolist() == [6, 5, 1, 6, 6]
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 4, 3, 3), (3, 7, 5), (2, 1, 3), (1, 4, 1, 2)])
+@pytest.mark.parametrize("dim", [1, 2])
+def test_slices_of_stacked_weights_are_counted_alike_in_both_ways(shape, dim):
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    kinds = torch.randint(0, max(1, shape[dim] // 2), (shape[dim],), generator=torch.Generator().manual_seed(1))
+    weights = weights.index_select(dim, kinds)
+    expected = [count(each.transpose(0, dim - 1).flatten(1).clone()) for each in weights]
+    bits = weights.view(torch.int32)
+    by_order = neighbour_counts(bits if bits.ndim > 3 else bits[..., None], dim)
+    assert count_of(*slice_counts(weights, dim)).tolist() == expected
+    assert count_of(*by_order).tolist() == expected
