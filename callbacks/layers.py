@@ -199,3 +199,8 @@ class _Blocks:
     def __call__(self, owner: str) -> str:
         inside = [name for name in _ancestors(owner)[:-1] if name in self._candidates and name not in self._stages]
         return inside[-1] if inside else owner
+
+
+def listed(names: Sequence[str], limit: int = 8) -> str:
+    """Return names for a message, the first few of many."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

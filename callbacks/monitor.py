@@ -9,8 +9,8 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from symbreak.callbacks.hooks import ForwardHooks
-from symbreak.callbacks.layers import FeatureLayer, WeightLayer, feature_layers, weight_layers
-from symbreak.callbacks.measurements import DeviceBuffer, Found, Row, layer_means
+from symbreak.callbacks.layers import FeatureLayer, WeightLayer, feature_layers, listed, weight_layers
+from symbreak.callbacks.measurements import DeviceBuffer, Found, Row, as_it_is, layer_means
 from symbreak.callbacks.precision import exact_products
 from symbreak.callbacks.schedule import Schedule
 from symbreak.callbacks.stacks import Features, Samples, Sums, WeightStack, stacks
@@ -114,10 +114,10 @@ class Monitor(Callback):
         if not self._weights:
             raise ValueError(f"{type(self).__name__} finds no layer to measure in {type(pl_module).__name__}")
         if others := unmeasured(pl_module):
-            rank_zero_warn(f"There is no measure for the weights of {_listed(others)}.")
+            rank_zero_warn(f"There is no measure for the weights of {listed(others)}.")
         if self.measures_features and (hidden := [each.name for each in self._features if each.hides_features]):
             rank_zero_warn(
-                f"{_listed(hidden)}: compiled as a whole, so features inside are not measured, because hooks there "
+                f"{listed(hidden)}: compiled as a whole, so features inside are not measured, because hooks there "
                 "would change the compiled code. Acceleration(compile=True) compiles block by block instead."
             )
 
@@ -223,7 +223,7 @@ class Monitor(Callback):
         if self._measuring is None:
             return
         self._found_features.pop(self.output_layer or "", None)
-        named: list[Found] = [([key], [value], _as_it_is) for key, value in self._from_weights.items()]
+        named: list[Found] = [([key], [value], as_it_is) for key, value in self._from_weights.items()]
         self._buffer.add(self._measuring, [*self._found, *self._found_features.values(), *named])
         self._measuring, self._from_weights, self._found, self._found_features = None, {}, [], {}
 
@@ -248,11 +248,3 @@ def measure_weights(monitors: Sequence[Monitor]) -> None:
                 sums = monitor.measure_weights(stack)
                 if sums is not None:
                     monitor._found.append((stack.names, sums.values, sums.measures))
-
-
-def _as_it_is(number: float) -> Row:
-    return {"": number}
-
-
-def _listed(names: Sequence[str], limit: int = 8) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
