@@ -1,6 +1,7 @@
 """Faster execution of the same network: compiled blocks and the channels-last memory format."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -26,17 +27,27 @@ class Acceleration(Callback):
             compiled: there is nothing to fuse. Compiled code may change the order of summation: runs with and without
             it differ in the last bits, and identical channels may diverge.
         channels_last: Keep the weights, and thereby all feature maps, in the memory format (N, H, W, C). Other kernels
-            run, so the last bits differ.
+            run, so the last bits differ. ``auto`` leaves the choice to `is_safe`.
+
+    Attributes:
+        is_safe: takes the network, the trainer's precision and the device, and returns whether channels_last is faster
+            and keeps identical channels identical; never, unless it is set. ``symbreak fit`` sets a rule on recorded
+            audits.
+        uses_channels_last: what was chosen.
     """
 
-    def __init__(self, compile: bool = False, channels_last: bool = False) -> None:
+    def __init__(self, compile: bool = False, channels_last: bool | Literal["auto"] = False) -> None:
         self.compile = compile
         self.channels_last = channels_last
+        self.is_safe: Callable[[nn.Module, str, torch.device], bool] = _never
+        self.uses_channels_last = channels_last is True
         self._compiled: list[nn.Module] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Change the network before it reaches its device."""
-        if self.channels_last:
+        if self.channels_last == "auto":
+            self.uses_channels_last = self.is_safe(pl_module, str(trainer.precision), trainer.strategy.root_device)
+        if self.uses_channels_last:
             pl_module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         if self.compile and not self._compiled:
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
@@ -47,7 +58,7 @@ class Acceleration(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log each option to every logger as ``acceleration/<option>``."""
-        facts: dict[str, Any] = {"compile": self.compile, "channels_last": self.channels_last}
+        facts: dict[str, Any] = {"compile": self.compile, "channels_last": self.uses_channels_last}
         facts |= {"precision": str(trainer.precision)}
         for option in ("fused", "foreach"):
             facts[option] = [optimizer.defaults.get(option) for optimizer in trainer.optimizers]
@@ -63,3 +74,7 @@ class Acceleration(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Remove the compiled code."""
         self.teardown(trainer, pl_module, "fit")
+
+
+def _never(network: nn.Module, precision: str, device: torch.device) -> bool:
+    return False

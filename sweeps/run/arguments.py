@@ -16,7 +16,7 @@ SECTIONS = {
     "seeds": "init, order, augmentation, dropout, rounding: a source's own seed",
     "rounding_noise": "ulps: size of the noise on gradients in units in the last place",
     "perturbation": "kind, step, scope, scale: change weights once",
-    "acceleration": "compile, channels_last",
+    "acceleration": "compile; channels_last: auto, true or false",
     "feature_diversity": "schedule and layers of the measures diversity/...",
     "symmetry_breaking": "schedule, layers and threshold of the measures symmetry/...",
     "clone_separation": "schedule and start of the measures clones/... of units that are copies",

@@ -14,17 +14,19 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import Optimizer
 
+from symbreak.callbacks import Acceleration
 from symbreak.sweeps.errors import UsageError, condensed, explain, refusal_in
 from symbreak.sweeps.run.claim import claimed, given_dir
 from symbreak.sweeps.run.folder import flatten
 from symbreak.sweeps.run.logger import RunLogger
+from symbreak.sweeps.run.memory_format import channels_last_is_safe
 from symbreak.sweeps.run.outcome import print_run
 from symbreak.sweeps.run.parser import ConfiguredCLI, tree_of
 from symbreak.sweeps.run.progress import ProgressLines
@@ -143,12 +145,18 @@ class SymbreakCLI(ConfiguredCLI):
                 kwargs[name] = sys.stdout.isatty()
         lines = [] if kwargs.get("enable_progress_bar", config.get("enable_progress_bar")) else [ProgressLines()]
         trainer = super().instantiate_trainer(logger=loggers, **kwargs)
-        for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
-            if isinstance(callback, ConfigKeeper):
-                callback.tree = tree_of(self.parser, self.config)
+        self._inform(trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
         own_callbacks = [*lines, *([OptimizerOptions(self.changes)] if self.changes else [])]
         trainer.callbacks.extend(own_callbacks)  # pyright: ignore[reportAttributeAccessIssue]
         return trainer
+
+    def _inform(self, callbacks: list[Callback]) -> None:
+        """Give callbacks what only a command knows."""
+        for callback in callbacks:
+            if isinstance(callback, ConfigKeeper):
+                callback.tree = tree_of(self.parser, self.config)
+            if isinstance(callback, Acceleration):
+                callback.is_safe = channels_last_is_safe
 
     @staticmethod
     def configure_optimizers(lightning_module: Any, optimizer: Optimizer, lr_scheduler: Any = None) -> Any:

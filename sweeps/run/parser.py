@@ -50,6 +50,7 @@ DEFAULTS = {
     "model": {"class_path": "symbreak.lightning_modules.ConstNet"},
     "data": {"class_path": "symbreak.datamodules.DigitsDataModule"},
     "optimizer": {"class_path": "torch.optim.SGD", "init_args": SGD_DEFAULTS},
+    "acceleration.channels_last": "auto",
     "checkpoint.save_last": True,
     "symmetry_trace.replays": 0,
 }
