@@ -14,6 +14,7 @@ from symbreak.callbacks.functional._numerics import (
     chunks,
     is_direct,
     is_true,
+    is_zero,
     wide,
 )
 
@@ -56,7 +57,7 @@ def _distinct_by_value(bits: Tensor) -> int:
         candidates = _kinds(bits[:, ::stride])
         if candidates == len(bits):
             return candidates
-        if candidates == 1 and all(torch.equal(part, bits[:1].expand_as(part)) for part in chunks(bits)):
+        if candidates == 1 and all(is_zero(part ^ bits[:1]) for part in chunks(bits)):
             return 1
     return _kinds(bits)
 

@@ -14,6 +14,7 @@ from symbreak.callbacks.functional._numerics import (
     chunks,
     is_direct,
     is_true,
+    is_zero,
     power_of_two_scale,
     square_sum,
     wide,
@@ -76,7 +77,7 @@ def scaled_sums(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     x, one = checked(x, 1).detach(), torch.ones((), dtype=wide(x.device), device=x.device)
     spread, square = _sums(x, dim, None) if x.device.type == "cpu" else (one, one.new_zeros(()))
     safe = is_true((square > SAFE_SQUARES[0]) & (square < SAFE_SQUARES[1]))
-    if safe or (is_true(square == 0) and is_true(~x.any())):  # the CPU rescales only if necessary
+    if safe or (is_true(square == 0) and is_zero(x)):  # the CPU rescales only if necessary
         return spread, square, one
     scale = power_of_two_scale(x)
     return *_sums(x, dim, scale), scale.to(one.dtype)

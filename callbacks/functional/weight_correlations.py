@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from symbreak.callbacks.functional._numerics import checked, chunks, is_direct, is_true, wide, widened
+from symbreak.callbacks.functional._numerics import checked, chunks, is_direct, is_true, is_zero, wide, widened
 from symbreak.callbacks.functional.correlation import mean_correlation, row_sums, unit_sums
 
 SAFE = (1e-24, 1e24)  # sums of squares of a kernel for which no product under- or overflows in float32
@@ -63,9 +63,10 @@ def _kernels(weights: Tensor) -> Tensor:
 
 def _of_large(w: Tensor) -> list[Tensor]:
     """Return the norms for one large weight (C_out, C_in, K)."""
-    if is_true(~w.any()):  # zero-initialised residual branches
+    found = _products(w)
+    if found is None and is_zero(w):  # zero-initialised residual branches
         return [torch.zeros((), dtype=wide(w.device))] * 6
-    return _products(w) or _of_views(w, row_sums)
+    return found or _of_views(w, row_sums)
 
 
 def _of_views(w: Tensor, norms: Callable[[Tensor], tuple[Tensor, Tensor]]) -> list[Tensor]:
@@ -89,8 +90,8 @@ def _products(w: Tensor) -> list[Tensor] | None:
     for part in parts:
         rows = part.flatten(0, 1)
         buffer = torch.empty_like(part) if buffer is None else buffer
-        values = buffer[: len(part)].copy_(part)
-        square = (values.mul_(values).flatten(0, 1) @ ones).view(part.shape[:2])
+        values = torch.mul(part, part, out=buffer[: len(part)])
+        square = (values.flatten(0, 1) @ ones).view(part.shape[:2])
         mean = (rows @ (ones / taps)).view(part.shape[:2])
         spread = torch.addcmul(square, mean, mean, value=-taps)
         inverse = spread.rsqrt()  # NaN if rounding made the spread negative
