@@ -28,7 +28,8 @@ def measure(weights):
     buffer = DeviceBuffer()
     for callback in (FeatureDiversity(), SymmetryBreaking()):
         for stack, _ in stacks(layers):
-            buffer.add(0, [(stack.names, *callback.measure_weights(stack))])
+            sums = callback.measure_weights(stack)
+            buffer.add(0, [(stack.names, sums.values, sums.measures)])
     found = {}
     for _, row in buffer.drain():
         for layer, measures in row.items():

@@ -72,7 +72,7 @@ def test_breaking_is_announced_once_and_reaches_the_summary(monkeypatch, caplog)
     assert [text for title, text in run.alerts if title == "Symmetry broke"] == [sentence]
     assert sum(sentence in record.getMessage() for record in caplog.records) == 1
     assert [title for title, _ in run.alerts] == ["Symmetry broke", "Features escaped"]
-    never = {"symmetry/growth_rate": None, "symmetry/diverged_step": None}
+    never = dict.fromkeys(f"symmetry/{name}" for name in ("growth_rate", "diverged_step", "epochs_to_break"))
     assert run.summary == {"symmetry/broken_step": 3, "symmetry/escape_step": 3, **never}
 
 

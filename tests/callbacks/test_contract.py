@@ -24,6 +24,7 @@ from symbreak.callbacks import (
     SignalPropagation,
     StopAtLevel,
     SymmetryBreaking,
+    weights,
 )
 
 CALLBACKS = [FeatureDiversity, RankTrajectory, SignalPropagation, SymmetryBreaking]
@@ -98,6 +99,22 @@ def test_hooks_exist_in_measured_batches_only(kind):
     attached = 0 if kind is RankTrajectory else 3
     assert counts == [attached, 0, attached, 0]
     assert hooks_of(module) == 0
+
+
+def test_all_together_hook_each_layer_once_and_read_each_weight_once_a_step(monkeypatch):
+    reads, hooks = [], []
+
+    class Counting(Wrapped):
+        def training_step(self, batch, batch_idx):
+            hooks.append(hooks_of(self))
+            return super().training_step(batch, batch_idx)
+
+    real = weights.read
+    monkeypatch.setattr(weights, "read", lambda layer, name: reads.append(layer) or real(layer, name))
+    module = Counting(small_network())
+    train(module, [kind(every_n_steps=1) for kind in (FeatureDiversity, SymmetryBreaking, SignalPropagation)], steps=2)
+    assert hooks == [3, 3]
+    assert len(reads) == 3 * (2 + 2)  # two steps, and two callbacks with weights at the end
 
 
 @pytest.mark.parametrize("kind", CALLBACKS)

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,3 +64,9 @@ def test_a_run_records_what_was_chosen(audited, monkeypatch, tmp_path, options, 
     words = ["--config=digits", "--model.init_args.depth=7", "--trainer.max_steps=1", "--run.test=false"]
     assert main(["fit", *words, *options, f"--run.dir={tmp_path / 'run'}"]) == 0
     assert read_json(tmp_path / "run" / "run.json")["acceleration"]["channels_last"] is expected
+
+
+@pytest.mark.parametrize("name", ["audit_cpu.json", "audit_cpu_avx512.json"])
+def test_the_recorded_audits_know_even_counts(name):
+    recorded = read_json(Path("sweeps/results") / name)
+    assert known_counts([recorded], recorded["provenance"]["environment"], "float32") == {16, 64}
