@@ -79,7 +79,7 @@ def _of_views(w: Tensor, norms: Callable[[Tensor], tuple[Tensor, Tensor]]) -> li
 def _products(w: Tensor) -> list[Tensor] | None:
     """Return the norms for kernels (C_out, C_in, K) from products with the unshifted weight, on a CPU.
 
-    Faster than unit rows in float64, which all other weights get. None if a kernel is nearly constant or of extreme size.
+    Faster than unit rows in float64, which other weights get. None if a kernel is nearly constant or extreme.
     """
     if w.device.type != "cpu" or w.dtype not in (torch.float32, torch.float64) or w.shape[2] == 1:
         return None
