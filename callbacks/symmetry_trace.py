@@ -58,7 +58,7 @@ class TracedBreak:
         inexact = "" if self.exact else " (the replay gave other weights than the step)"
         if self.trace.cause is None:
             return f"symmetry broke at step {self.step}: weights differed before it began, in {where}{often}{inexact}"
-        return f"symmetry broke at step {self.step}: {self.trace.cause}{rank}{often}{inexact}"
+        return f"symmetry broke at step {self.step}: {self.trace.cause}{rank}{often}{inexact}{self.trace.note}"
 
 
 class SymmetryTrace(Callback):

@@ -78,7 +78,7 @@ class Reductions:
         return bool(self._local) and torch._C._current_graph_task_id() == -1
 
     def _on_forward(self, module: torch.nn.Module, args: Any) -> None:
-        if not isinstance(module, DistributedDataParallel):
+        if torch.compiler.is_compiling() or not isinstance(module, DistributedDataParallel):
             return
         synchronises = module.require_backward_grad_sync and torch.is_grad_enabled()
         self._reducing = module if synchronises and dist.get_world_size(module.process_group) > 1 else None

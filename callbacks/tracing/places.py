@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -80,6 +81,7 @@ class Places:
         }
         self._gradients: dict[int, str] = {}
         self._stack: list[str] = []
+        self._is_inside = False
         self._by_sequence: dict[int, str] = {}
         self._backward_ran = False
         self._handles: list[RemovableHandle] = []
@@ -98,7 +100,18 @@ class Places:
         for handle in self._handles:
             handle.remove()
 
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """Count operations as those of a module, whose parts are not told apart."""
+        stack, self._stack, self._is_inside = self._stack, [*self._stack, name], True
+        try:
+            yield
+        finally:
+            self._stack, self._is_inside = stack, False
+
     def _on_enter(self, module: nn.Module, args: Any) -> None:
+        if torch.compiler.is_compiling() or self._is_inside:
+            return
         name = self._modules.get(id(module))
         if name is None:
             return
@@ -108,6 +121,8 @@ class Places:
         self._stack.append(name)
 
     def _on_exit(self, module: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling() or self._is_inside:
+            return
         if id(module) in self._modules and self._stack:
             self._stack.pop()
 

@@ -60,6 +60,11 @@ class Recorder(TorchDispatchMode):
         self._places = Places(root, optimizers)
         self._memory = Memory()
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Return True: compiled code runs in a recording as it does without."""
+        return True
+
     def __enter__(self) -> Recorder:
         self._places.__enter__()
         super().__enter__()

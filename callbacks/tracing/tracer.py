@@ -17,6 +17,7 @@ from symbreak.callbacks.tracing.event_log import EventLog
 from symbreak.callbacks.tracing.memory import NOTHING, Causes, Memory, axis_key, is_partial
 from symbreak.callbacks.tracing.partitions import MAX_SLICES, Partition, refinement, separation_ulps
 from symbreak.callbacks.tracing.places import Places
+from symbreak.callbacks.tracing.regions import Regions
 from symbreak.callbacks.tracing.rules import COPIES, MOVEMENTS, UNCHANGED, claims, moved
 from symbreak.callbacks.tracing.verdict import INITIAL, Change, Kind, Trace
 
@@ -34,8 +35,15 @@ class Tracer(TorchDispatchMode):
         self._weights = {name: p for name, p in root.named_parameters() if p.ndim >= 2 and p.is_floating_point()}
         self._memory = Memory()
         self._reductions = Reductions(self._memory, self._log, self.places, self._causes)
+        self._regions = Regions(root, self._memory, self._log, self.places, self._causes)
+        self.result.compiled = self._regions.names
         self._before: Before = {}
         self._call: Call | None = None
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Return True: compiled code runs in a trace as it does without."""
+        return True
 
     def __enter__(self) -> Tracer:
         self._start = {key: self._memory.partition(*key_of) for key, key_of in self._watched()}
@@ -44,6 +52,7 @@ class Tracer(TorchDispatchMode):
         }
         self.places.__enter__()
         self._reductions.__enter__()
+        self._regions.__enter__()
         super().__enter__()
         return self
 
@@ -51,6 +60,7 @@ class Tracer(TorchDispatchMode):
         super().__exit__(*exception)
         if self._reductions.is_due and exception[0] is None:
             self._reductions.settle()
+        self._regions.__exit__(*exception)
         self._reductions.__exit__(*exception)
         self.places.__exit__(*exception)
         self.result.steps = self.places.steps
@@ -78,7 +88,9 @@ class Tracer(TorchDispatchMode):
             self._reductions.settle()
         call = self._call = Call(func, args, kwargs or {})
         self.result.seen += 1
-        self._reductions.index = self.result.seen
+        self._reductions.index = self._regions.index = self.result.seen
+        if self._regions.is_inside():
+            return func(*args, **(kwargs or {}))
         name = self.places.note(call.inputs)
         if name is not None:
             self._log.name_gradient(call.inputs[0], name)
@@ -159,6 +171,9 @@ class Tracer(TorchDispatchMode):
 
     def _arrival(self, tensor: Tensor, axis: int, found: Partition) -> Causes:
         """Log an event for a tensor that no traced operation computed."""
+        kept = self._regions.kept(tensor, axis)
+        if kept is not None:
+            return kept
         groups = found.groups
         if self.places.is_data(tensor):
             return self._event("data", tensor, axis, groups, subject="batch")

@@ -150,6 +150,11 @@ class Trace:
         """Return the numbers of the events that reached a weight."""
         return {event.number for change in self.changes for event in change.causes}
 
+    @property
+    def note(self) -> str:
+        """Return the compiled modules in words, with a space before; empty without one."""
+        return f" ({', '.join(self.compiled)}: a compiled region is one operation)" if self.compiled else ""
+
     def drop_unreached(self) -> None:
         """Drop events that reached no weight, except separations and randomness."""
         reached = self.reached
@@ -168,7 +173,7 @@ class Trace:
 
     def __str__(self) -> str:
         """Return the verdict in one sentence."""
-        note = f" ({', '.join(self.compiled)}: a compiled region is one operation)" if self.compiled else ""
+        note = self.note
         first = self.first
         if first is not None and not (self.initial and first.kind == "values"):
             return f"symmetry broke at step {first.step}: {first}{note}"

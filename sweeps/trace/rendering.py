@@ -63,6 +63,7 @@ def verdict(watch: SymmetryTrace, steps: int, audit: Callable[[Event], str]) -> 
     operations = sum(trace.operations for _, trace in watch.traces)
     finding = watch.found or watch.initial
     sentence = f"no operation separated identical channels in {steps} steps ({operations} operations checked)"
+    sentence += next((trace.note for _, trace in watch.traces), "")
     rows: dict[tuple[str, int], dict[str, str]] = {}
     unreached: dict[str, None] = {}
     for step, trace in watch.traces:
