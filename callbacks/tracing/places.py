@@ -159,7 +159,7 @@ class Places:
                 return Place("backward", self._stack[-1], line)
             return Place("hook in backward" if line else "backward", module, line)
         if stepping:
-            return Place("optimizer", "", None)
+            return Place("optimizer", "", line)
         if self._stack or not self._backward_ran:
             return Place("forward", self._stack[-1] if self._stack else "", line)
         return Place("between backward and optimizer", "", line)
@@ -200,10 +200,11 @@ def _user_line() -> tuple[Line | None, bool]:
         code = frame.f_code
         if code.co_name == ENGINE:
             return None, False
+        line = None if _is_framework(code.co_filename) else Line(code.co_filename, frame.f_lineno, code.co_qualname)
         if code.co_name == "step" and isinstance(frame.f_locals.get("self"), Optimizer):
-            return None, True
-        if not _is_framework(code.co_filename):
-            return Line(code.co_filename, frame.f_lineno, code.co_qualname), False
+            return line, True
+        if line is not None:
+            return line, False
     return None, False
 
 

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.plugins import MixedPrecision
 from tests.callbacks.training import MemoryLogger, Wrapped, images, train
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -157,6 +158,10 @@ class Checkpointed(Wrapped):
         return cross_entropy(self.network.head(features.mean((2, 3))), batch[1])
 
 
+def scaled(scale=2.0**16):
+    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))  # pyright: ignore
+
+
 MODULES = {
     "dropout": lambda: small(dropout=0.1),
     "two optimizers": TwoOptimizers,
@@ -164,16 +169,24 @@ MODULES = {
 }
 
 
-@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}, {"precision": "bf16-mixed"}], ids=str)
+OPTIONS = {
+    "plain": dict,
+    "accumulation": lambda: {"accumulate_grad_batches": 2},
+    "bf16-mixed": lambda: {"precision": "bf16-mixed"},
+    "GradScaler": lambda: {"plugins": [scaled()]},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", MODULES)
 def test_watching_and_replaying_change_no_bit_and_find_the_dropout(name, options):
-    if name == "two optimizers" and "accumulate_grad_batches" in options:
-        options = {}
+    if name == "two optimizers" and options == "accumulation":
+        pytest.skip("under manual optimisation the module accumulates by itself")
 
     def train_once(replays):
         torch.manual_seed(1)
         module = MODULES[name]()
-        watch, trainer = fit(module, replays=replays, **options)
+        watch, trainer = fit(module, replays=replays, **OPTIONS[options]())
         return watch, weights(module), (trainer.global_step, torch.rand(1))
 
     watch, watched, others = train_once(3)
@@ -185,6 +198,53 @@ def test_watching_and_replaying_change_no_bit_and_find_the_dropout(name, options
     cause = watch.found.trace.cause
     assert cause is not None
     assert cause.kind == "randomness"
+
+
+def test_noise_between_unscaling_and_the_update_is_found_in_its_callback():
+    watch, _ = fit(small(), [RoundingNoise(1)], plugins=[scaled()], steps=2)
+    assert watch.found is not None
+    cause = watch.found.trace.cause
+    assert cause is not None
+    assert cause.place.phase == "between backward and optimizer"
+    assert cause.place.line is not None
+    assert cause.place.line.function.startswith("RoundingNoise.")
+    assert watch.found.exact
+
+
+def test_a_step_that_the_scaler_skips_is_replayed_as_skipped():
+    watch = SymmetryTrace(traced_steps=2)
+    module = small(dropout=0.1)
+    before = weights(module)
+    train(module, [watch], 2, plugins=[scaled(2.0**60)])  # float16 overflows
+    assert torch.equal(weights(module), before)
+    assert watch.found is None
+    assert [trace.changes for _, trace in watch.traces] == [[], []]
+
+
+def test_of_two_optimizers_the_one_that_draws_random_numbers_is_named():
+    class Noisy(torch.optim.SGD):
+        def step(self, closure=None):
+            result = super().step(closure)
+            with torch.no_grad():
+                for group in self.param_groups:
+                    for parameter in group["params"]:
+                        parameter += 1e-3 * torch.randn(parameter.shape)
+            return result
+
+    class Second(TwoOptimizers):
+        def configure_optimizers(self):
+            return [torch.optim.SGD(self.head.parameters(), 0.1), Noisy(self.body.parameters(), 0.1)]
+
+    module = Second()
+    module.body[1] = nn.Identity()
+    watch, _ = fit(module)
+    assert watch.found is not None
+    assert "body.0.weight" in watch.found.weights
+    cause = watch.found.trace.cause
+    assert cause is not None
+    assert (cause.kind, cause.operation, cause.place.phase) == ("randomness", "aten::randn", "optimizer")
+    assert cause.place.line is not None
+    assert cause.place.line.function.endswith("Noisy.step")
 
 
 def test_metrics_are_not_counted_twice():

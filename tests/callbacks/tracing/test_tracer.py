@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from symbreak.callbacks.functional import distinct_rows
 from symbreak.callbacks.tracing import trace
-from symbreak.lightning_modules import MLP, ConstNet, LeakyNet
+from symbreak.lightning_modules import MLP, ConstNet, LeakyNet, ResNet, TransformerLM
 
 small = partial(ConstNet, depth=7, widen_factor=1, in_channels=1)
 
@@ -179,12 +179,22 @@ def test_a_kernel_that_treats_channels_differently_is_a_separation():
     assert "symbreak_test::uneven, float32, 8 slices in 2 groups, at most" in str(found)
 
 
+class Transformer(TransformerLM):
+    """Classifies images by their rows, as tokens."""
+
+    def forward(self, images):
+        tokens = images.mean((1, 3)).mul(3).long().remainder(10)
+        return super().forward(tokens)[:, -1]
+
+
 NETWORKS = {
     "ConstNet": small,
     "ConstNet scalar": lambda: small(norm="scalar"),
     "LeakyNet": lambda: LeakyNet(depth=7, widen_factor=1, in_channels=1, init="1_1_1_1"),
     "MLP": lambda: MLP(width=16, in_channels=1, image_size=8),
     "Equal": Equal,
+    "ResNet under ZerO": lambda: ResNet(depth=8, family="cifar", in_channels=1, init="hadamard"),
+    "transformer": lambda: Transformer(num_classes=10, context=8, depth=1, width=8, num_heads=2, heads="equal"),
 }
 
 
