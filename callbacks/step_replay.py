@@ -63,13 +63,15 @@ class StepReplay:
     def undone(self) -> Iterator[Snapshot]:
         """Yield a copy of the current state, and restore that state at the end of the ``with`` block."""
         loop: Any = self._trainer.fit_loop.epoch_loop
-        after = self.state()
+        after = Snapshot(self._module, self._trainer.optimizers, with_gradients=True)
+        after.take()
         surroundings, metrics, results = self._surroundings(), metric_states(self._module), loop._results
         schedulers = [(each.scheduler, each.scheduler.state_dict()) for each in self._trainer.lr_scheduler_configs]
         loop._results = type(results)(training=True)
         try:
             yield after
         finally:
+            self.batches = []
             after.restore()
             self._surround(surroundings)
             set_metric_states(self._module, metrics)
@@ -94,12 +96,6 @@ class StepReplay:
                 self._accumulate(loop.automatic_optimization, kwargs, batch_idx)
             else:
                 loop.automatic_optimization.run(self._trainer.optimizers[0], batch_idx, kwargs)
-
-    def state(self) -> Snapshot:
-        """Return a copy of the current state."""
-        result = Snapshot(self._module, self._trainer.optimizers, with_gradients=True)
-        result.take()
-        return result
 
     def _accumulate(self, loop: Any, kwargs: OrderedDict[str, Any], batch_idx: int) -> None:
         strategy = self._trainer.strategy

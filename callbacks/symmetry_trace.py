@@ -201,7 +201,7 @@ class SymmetryTrace(Callback):
                 with trace(module, trainer.optimizers, step.batches, step.step) as traced:
                     step.run()
                 traces.append(traced)
-                exact = agree(exact and step.state().equals(after))
+                exact = agree(exact and after.is_current())
                 explained = agree(set(grown) <= {change.weight for change in traced.changes})
                 if agree(traced.cause is not None or self._edited(traced), all=False):
                     shown.append(_first_of_ranks(trainer, traced))

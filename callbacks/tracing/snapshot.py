@@ -69,10 +69,10 @@ class Snapshot:
         if pairs:
             foreach_copy_([pair[0].detach() for pair in pairs], [pair[1] for pair in pairs])
 
-    def equals(self, other: Snapshot) -> bool:
-        """Return whether the parameters of two copies are bitwise equal."""
-        mine = [(key, value) for key, value in self._kept.items() if _is_parameter(key)]
-        return all(torch.equal(_bytes(value), _bytes(other._kept[key])) for key, value in mine)
+    def is_current(self) -> bool:
+        """Return whether the parameters equal those of the copy bit by bit."""
+        now = self._module.named_parameters()
+        return all(torch.equal(_bytes(self._kept["parameter", name]), _bytes(value)) for name, value in now)
 
     def _state(self) -> dict[Hashable, Any]:
         state: dict[Hashable, Any] = {("parameter", name): p for name, p in self._module.named_parameters()}
@@ -106,10 +106,6 @@ def _options(group: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value.clone() if isinstance(value, Tensor) else value for key, value in group.items() if key != "params"
     }
-
-
-def _is_parameter(key: Any) -> bool:
-    return key[0] == "parameter"
 
 
 def _bytes(tensor: Tensor) -> Tensor:

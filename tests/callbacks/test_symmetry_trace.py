@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.plugins import MixedPrecision
 from tests.callbacks.training import MemoryLogger, Wrapped, images, train
 from torch import nn
@@ -267,6 +267,40 @@ def test_the_cause_reaches_every_logger():
 
     train(module, [watch], steps=4, logger=Remember())
     assert seen["symmetry/cause"] == str(watch.found)
+
+
+def bytes_of(*roots):
+    """Bytes of the distinct storages of the tensors in nested containers and objects of this project."""
+    seen, storages = set(), {}
+    left = list(roots)
+    while left:
+        each = left.pop()
+        if isinstance(each, torch.Tensor):
+            storages[each.untyped_storage().data_ptr()] = each.untyped_storage().nbytes()
+        elif id(each) not in seen and not isinstance(each, (nn.Module, Trainer, Callback, torch.optim.Optimizer)):
+            seen.add(id(each))
+            values = each.values() if isinstance(each, dict) else each if isinstance(each, (list, tuple)) else ()
+            left += [*values, *(vars(each).values() if type(each).__module__.startswith("symbreak.") else ())]
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_watching_keeps_at_most_one_copy_of_parameters_optimiser_state_and_the_steps_batches(accumulate):
+    kept = []
+
+    class Measure(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            state = [dict(pl_module.state_dict()), [dict(each) for each in trainer.optimizers[0].state.values()]]
+            held = bytes_of(vars(watch), list(pl_module.parameters())) - bytes_of(list(pl_module.parameters()))
+            kept.append((held, bytes_of(state) + accumulate * bytes_of(batch)))
+
+    watch = SymmetryTrace()
+    train(small(), [watch, Measure()], 3, accumulate_grad_batches=accumulate)
+    generators = 3 * 5056  # the states of three random generators
+    assert watch.found is None
+    assert all(0 < held <= allowed + generators for held, allowed in kept), kept
+    held, allowed = kept[-1]
+    assert held > 0.9 * allowed  # the copy is there, so its bytes were counted
 
 
 def test_numbers_out_of_range_are_refused():
