@@ -2,7 +2,17 @@
 
 from collections.abc import Callable
 
-from symbreak.sweeps.report.figures import correlation, layers, ledger, networks, noise, parallel, symmetry, training
+from symbreak.sweeps.report.figures import (
+    clones,
+    correlation,
+    layers,
+    ledger,
+    networks,
+    noise,
+    parallel,
+    symmetry,
+    training,
+)
 from symbreak.sweeps.report.figures.style import Figure
 from symbreak.sweeps.report.table import RunTable
 
@@ -11,6 +21,8 @@ FIGURES: tuple[Callable[[RunTable], Figure | list[Figure] | None], ...] = (
     training.loss,
     training.final_accuracy,
     symmetry.growth,
+    clones.separation,
+    clones.steps_to_separation,
     noise.equivalent_noise,
     correlation.forward,
     correlation.backward,

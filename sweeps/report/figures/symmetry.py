@@ -62,9 +62,13 @@ def zero_floor(frames: dict[str, pd.DataFrame]) -> tuple[float, float]:
     return low / 30, low
 
 
+def raise_to(floor: float, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a band with its exact zeros at the floor."""
+    return frame.assign(**{name: frame[name].clip(lower=floor) for name in ("middle", "low", "high")})
+
+
 def _add_arm(plot: go.Figure, style: ArmStyle, frame: pd.DataFrame, floor: float) -> None:
-    raised = frame.assign(**{name: frame[name].clip(lower=floor) for name in ("middle", "low", "high")})
-    add_band(plot, style, raised, "%{customdata:.3g}")
+    add_band(plot, style, raise_to(floor, frame), "%{customdata:.3g}")
     plot.data[-1].update(customdata=frame["middle"].to_numpy(), mode="lines")
 
 

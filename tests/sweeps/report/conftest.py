@@ -38,6 +38,12 @@ def real_table(real_runs):
 
 
 @pytest.fixture(scope="session")
+def copies_table(real_folder):
+    """Two runs in which hidden neurons were copied after step 4, with even and uneven outgoing weights."""
+    return load_runs([real_folder / "copies"])
+
+
+@pytest.fixture(scope="session")
 def sweep_folder(tmp_path_factory):
     return write_sweep(tmp_path_factory.mktemp("runs") / "quickstart", seeds=2)
 

@@ -45,6 +45,24 @@ RUNS = {
     "9-threshold": (f"{NOISE}0.03", "--symmetry_breaking.threshold=0.5"),
 }
 DIVERGED = (f"{NOISE}0.03", "--optimizer.init_args.lr=1e6")
+TEXT = (
+    "fit",
+    "--config=sweeps/configs/text.yaml",
+    *(f"--model.init_args.{size}" for size in ("width=16", "hidden=16", "num_heads=2", "context=16")),
+    "--data.init_args.context=16",
+    "--data.init_args.batch_size=8",
+    "--trainer.max_steps=12",
+    "--trainer.log_every_n_steps=2",
+    "--trainer.limit_val_batches=1",
+    "--trainer.limit_test_batches=1",
+    "--trainer.enable_model_summary=false",
+    "--model.init_args.grow=widen",
+    "--model.init_args.grow_step=4",
+    "--clone_separation.every_n_steps=1",
+    "--clone_separation.start_step=4",
+    "--clone_separation.kinds=[neurons]",
+)
+COPIES = {"0-even": (), "1-uneven": ("--model.init_args.split=uneven",)}
 ENDS = {"3-preempted": "preempt", "4-killed": "kill", "5-failed": "fail", "6-resumed": "preempt"}
 
 
@@ -70,10 +88,12 @@ class EndAt(Callback):
 
 
 def make(root: Path) -> None:
-    """Make `RUNS` as if of one sweep, and beside them a run that diverges."""
+    """Make `RUNS` and `COPIES` as if of two sweeps, and beside them a run that diverges."""
     import_module("symbreak.sweeps.run.command")  # the heavy imports, before the forks
     os.environ["WANDB_MODE"] = "disabled"
     run([*FIT, *DIVERGED, f"--run.dir={root / 'diverged'}"])
+    for name, options in COPIES.items():
+        run([*TEXT, *options, f"--run.dir={root / 'copies' / name}"])
     root = root / "sweep"
     for name in RUNS:
         run(words(root, name), ranks=2 if name == "8-ranks" else 1)
