@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from symbreak.callbacks.tracing import trace
 from symbreak.lightning_modules import ConstNet
-from symbreak.sweeps.audit.cases import Case
+from symbreak.sweeps.audit.cases import Case, Precision
 from symbreak.sweeps.audit.evaluation import evaluate
 from symbreak.sweeps.trace.verdicts import audit_verdict, audited
 
@@ -56,7 +56,7 @@ class Equal(nn.Module):
         return self.head(torch.relu(self.norm(self.second(self.first(x)))).mean((2, 3)))
 
 
-KNOWN = {
+KNOWN: dict[str, tuple[str, Precision, torch.dtype, str]] = {
     "SGD in bfloat16": ("sgd_forloop", "bfloat16", torch.bfloat16, "any"),
     "SGD in float32": ("sgd_forloop", "float32", torch.float32, "any"),
     "batch norm in channels_last": ("batch_norm_input_grad", "float32", torch.float32, "channels_last"),
