@@ -32,7 +32,6 @@ def test_there_are_commands_of_every_kind():
         "test",
         "audit",
         "dashboard",
-        "record",
     }
 
 
