@@ -40,7 +40,8 @@ def test_a_record_holds_every_run_and_its_outcome(results, table):
     assert set(runs["model.init_args.noise_scale"]) == {0.0, 0.001, 0.01, 0.02, 0.03}
     assert not [column for column in runs if str(column).count("/") > 1]
     assert list(runs["run"][runs["seconds"].isna()]) == ["4-killed"]
-    assert (runs["seconds"].dropna() > 0).all()
+    assert (runs["seconds"].dropna() >= 0).all()  # whole seconds: a run may take less than one
+    assert runs["seconds"].max() > 0
 
 
 def test_the_history_ends_where_the_runs_ended(results, table):
