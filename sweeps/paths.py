@@ -34,6 +34,11 @@ def shipped_configs() -> dict[str, Path]:
     return {path.relative_to(_CONFIGS).with_suffix("").as_posix(): path for path in sorted(_CONFIGS.rglob("*.yaml"))}
 
 
+def shipped_results() -> Path:
+    """Return the folder of the results that come with the project."""
+    return _PARENT / "sweeps" / "results"
+
+
 def config_file(name: str) -> Path:
     """Return the file of ``--config NAME``, where NAME is a path or the name of a shipped config.
 

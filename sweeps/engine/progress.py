@@ -93,7 +93,7 @@ class Progress:
         step, last = summary.get("step"), max_steps(folder)
         shown = number(step) + (f"/{last}" if step is not None and last else "")
         distinct = describe_filters(distinct_filters(summary, run).values())
-        seconds = active_seconds(folder)
+        seconds = active_seconds(folder, run)
         elapsed = "-" if seconds is None else clock(seconds)
         return shown, number(summary.get("train/loss")), distinct, elapsed
 

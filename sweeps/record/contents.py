@@ -35,7 +35,9 @@ def runs_frame(table: RunTable) -> pd.DataFrame:
     keys = [str(key) for key in table.runs if is_summary_key(str(key))]
     kept = [key for key in (*FIRST, *table.varying, *sorted(keys)) if key in table.runs]
     frame = table.runs[list(dict.fromkeys(kept))].dropna(axis=1, how="all")
-    seconds = [active_seconds(Path(folder)) for folder in table.runs["folder"]]
+    seconds = [
+        active_seconds(Path(folder), meta) for folder, meta in zip(table.runs["folder"], table.meta, strict=True)
+    ]
     filters = [outcome.cells()["distinct filters"] for outcome in table.outcomes]
     return frame.assign(distinct_filters=filters, seconds=pd.Series(seconds, frame.index, dtype="float64"))
 
@@ -74,14 +76,18 @@ def equivalents_frame(table: RunTable) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def provenance_of(table: RunTable, command: str) -> dict[str, Any]:
-    """Return what made the runs: command, code, versions, hardware, settings that all share, and times."""
+def provenance_of(table: RunTable, command: str, seconds: pd.Series) -> dict[str, Any]:
+    """Return what made the runs: command, code, versions, hardware, settings that all share, and times.
+
+    Args:
+        table: The runs.
+        command: Command that made them.
+        seconds: Time of each run, as in `runs_frame`.
+    """
     counts = Counter(table.runs["status"])
     items: dict[str, dict[str, int]] = {}
     for item, value, runs in provenance(table):
         items.setdefault(item, {})[value] = runs
-    seconds = [active_seconds(Path(folder)) for folder in table.runs["folder"]]
-    known = [each for each in seconds if each is not None]
     times = [str(meta[key]) for meta in table.meta for key in ("started", "ended") if meta.get(key)]
     return {
         "command": command,
@@ -90,7 +96,7 @@ def provenance_of(table: RunTable, command: str) -> dict[str, Any]:
         "runs": dict(counts),
         "first_started": min(times, default=None),
         "last_ended": max(times, default=None),
-        "seconds_of_all_runs": round(sum(known), 1) if known else None,
+        "seconds_of_all_runs": round(float(seconds.sum()), 1) if seconds.notna().any() else None,
         "items": items,
         "settings": _common_settings(table),
         "left_out": [{"run": each.name, "reason": each.reason} for each in table.skipped],

@@ -43,8 +43,9 @@ def write(folder: Path, name: str, table: RunTable, command: str, remarks: str) 
     """
     entries = ledger(table)
     grids = {"Arms": by_arm(table), "Noise ledger": ledger_grid(entries)}
-    provenance = provenance_of(table, command)
-    frames = {readme.RUNS: runs_frame(table), readme.EQUIVALENTS: equivalents_frame(table)}
+    runs = runs_frame(table)
+    provenance = provenance_of(table, command, runs["seconds"])
+    frames = {readme.RUNS: runs, readme.EQUIVALENTS: equivalents_frame(table)}
     frames[readme.LEDGER] = _frame(grids["Noise ledger"])
     for file, frame in frames.items():
         if len(frame):

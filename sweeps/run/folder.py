@@ -117,11 +117,15 @@ def status(folder: Path, state: Mapping[str, Any]) -> str:
     return "silent" if time.time() - written > SILENT_AFTER else "running"
 
 
-def active_seconds(folder: Path) -> float | None:
-    """Return how long a run has been in progress, without the pauses between a sweep's attempts; None if unknown."""
+def active_seconds(folder: Path, state: Mapping[str, Any]) -> float | None:
+    """Return how long a run has been in progress, without the pauses between a sweep's attempts; None if unknown.
+
+    Args:
+        folder: The run folder.
+        state: The content of its run.json.
+    """
     attempts = read_json(folder / ATTEMPTS).get("attempts")
     spans = [each for each in attempts if isinstance(each, dict)] if isinstance(attempts, list) else []
-    state = read_json(folder / STATE)
     is_running = status(folder, state) == "running"
     last = state.get("ended") or (datetime.now(UTC).isoformat() if is_running else None)
     seconds = [_between(each.get("started"), each.get("ended") or last) for each in spans or [state]]

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from symbreak.callbacks import environment
-from symbreak.sweeps.paths import shipped
+from symbreak.sweeps.paths import shipped_results
 
 AUDITS = "audit_*.json"
 PRECISION = {"32-true": "float32"}
@@ -31,7 +30,7 @@ def channels_last_is_safe(network: nn.Module, precision: str, device: torch.devi
     A count is known if every operation on images was symmetric for a count that divides it.
 
     Args:
-        network: its convolutions with more than one tap, grouped ones excepted, decide.
+        network: its 2-d convolutions decide; a grouped one makes the answer no.
         precision: as the trainer names it.
         device: where it is trained; on an accelerator nothing has been audited yet.
     """
@@ -65,5 +64,4 @@ def _kind(machine: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _audits() -> list[Mapping[str, Any]]:
-    folder = shipped(Path("sweeps", "configs", "digits.yaml")).parents[1] / "results"
-    return [json.loads(path.read_bytes()) for path in sorted(folder.glob(AUDITS))]
+    return [json.loads(path.read_bytes()) for path in sorted(shipped_results().glob(AUDITS))]

@@ -11,15 +11,14 @@ from plotly.subplots import make_subplots
 from symbreak.sweeps.report.figures.layers import short_layers
 from symbreak.sweeps.report.figures.style import (
     BAND,
-    INK,
     PALETTE,
     Figure,
     add_band,
     arm_styles,
     bands,
     blank,
+    floor_axis,
     left_out,
-    log_ticks,
     plain,
 )
 from symbreak.sweeps.report.figures.symmetry import raise_to, zero_floor
@@ -96,15 +95,13 @@ def _draw_asymmetry(plot: go.Figure, table: RunTable, layers: list[str]) -> None
     everything = {f"{index} {arm}": frame for index, frames in enumerate(by_layer) for arm, frame in frames.items()}
     floor, low = zero_floor(everything)
     top = max(1.0, max(frame["high"].max() for frame in everything.values()))
-    ticks, labels = log_ticks(low, top, floor)
     for column, frames in enumerate(by_layer, start=1):
         raised = {arm: raise_to(floor, frame) for arm, frame in frames.items()}
         _draw(plot, table, raised, 1, column)
         place: dict[str, Any] = {"row": 1, "col": column}
-        plot.add_hline(y=floor, line={"color": INK, "width": 1, "dash": "dot"}, opacity=0.45, **place)
+        floor_axis(plot, floor, low, top, **place)
         limits = [math.log10(floor) - 0.5, math.log10(top) + 0.3]
-        plot.update_yaxes(type="log", tickmode="array", tickvals=ticks, ticktext=labels, range=limits, **place)
-        plot.update_yaxes(showticklabels=column == 1, **place)
+        plot.update_yaxes(range=limits, showticklabels=column == 1, **place)
 
 
 def _draw(plot: go.Figure, table: RunTable, frames: _Frames, row: int, column: int) -> None:

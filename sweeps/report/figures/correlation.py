@@ -2,7 +2,6 @@
 
 import re
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -12,6 +11,7 @@ from symbreak.sweeps.report.figures.style import (
     ArmStyle,
     Figure,
     add_band,
+    add_shade,
     arm_styles,
     bands,
     blank,
@@ -104,18 +104,9 @@ def _add_gap(plot: go.Figure, name: str, style: ArmStyle, dash: str, gap: pd.Ser
 
 def _add_range(plot: go.Figure, reference: pd.DataFrame, direction: str, dash: str) -> None:
     steps = reference.index.to_numpy()
-    high, low = (reference[name] - reference["mean"] for name in ("max", "min"))
-    plot.add_scatter(
-        x=np.concatenate([steps, steps[::-1]]),
-        y=np.concatenate([high, low[::-1]]),
-        fill="toself",
-        fillcolor=INK,
-        opacity=0.12,
-        line={"width": 1, "color": INK, "dash": dash},
-        mode="lines",
-        hoverinfo="skip",
-        name=f"He's seeds, {direction}",
-    )
+    high, low = ((reference[name] - reference["mean"]).to_numpy() for name in ("max", "min"))
+    options = {"line": {"width": 1, "color": INK, "dash": dash}, "name": f"He's seeds, {direction}"}
+    add_shade(plot, steps, high, low, INK, 0.12, **options)
 
 
 def ranks(table: RunTable) -> list[Figure]:

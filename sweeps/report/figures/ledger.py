@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from symbreak.sweeps.report.bootstrap import Interval
-from symbreak.sweeps.report.figures.style import DASHES, INK, PALETTE, Figure, blank, log_ticks, plain
+from symbreak.sweeps.report.figures.style import DASHES, INK, PALETTE, Figure, blank, floor_axis, floor_below, plain
 from symbreak.sweeps.report.ledger import Entry, ledger
 from symbreak.sweeps.report.table import RunTable
 
@@ -75,17 +75,14 @@ def growth(table: RunTable) -> Figure | None:
     positive = [distance for entry in entries for distance in entry.distances.values() if distance > 0]
     if not positive:
         return None
-    low = 10.0 ** math.floor(math.log10(min(positive)))
-    floor = low / 30
+    floor, low = floor_below(min(positive))
     last = max(max(entry.distances) for entry in entries)
     plot = blank("optimiser step (logarithmic)", "relative distance of the weights", height=560)
     for i, entry in enumerate(entries):
         _add_growth(plot, entry, i, floor)
-    ticks, labels = log_ticks(low, max(*positive, 1.0), floor)
-    plot.update_yaxes(type="log", tickmode="array", tickvals=ticks, ticktext=labels)
+    floor_axis(plot, floor, low, max(*positive, 1.0))
     powers = [10**power for power in range(len(str(last)))]
     plot.update_xaxes(type="log", tickvals=[START, *powers], ticktext=["0", *map(str, powers)], showgrid=True)
-    plot.add_hline(y=floor, line={"color": INK, "width": 1, "dash": "dot"}, opacity=0.45)
     plot.add_hline(y=1e-2, line={"color": INK, "width": 1, "dash": "dash"}, opacity=0.6)
     caption = (
         "Median over pairs of runs of the distance between their weights, relative to the weights' norm, at the steps "

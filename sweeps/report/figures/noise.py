@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from symbreak.sweeps.report.arms import readable
 from symbreak.sweeps.report.equivalent_noise import Curve, Equivalent, NoiseLaw, noise_laws
-from symbreak.sweeps.report.figures.style import INK, PALETTE, Figure, blank, log_ticks, plain
+from symbreak.sweeps.report.figures.style import INK, PALETTE, Figure, add_shade, blank, log_ticks, plain
 from symbreak.sweeps.report.table import RunTable
 
 _SYMBOLS = ("diamond", "square", "triangle-up", "cross", "star", "triangle-down", "pentagon", "hexagon")
@@ -57,9 +57,7 @@ def _left_out(curve: Curve) -> str:
 def _add_curve(plot: go.Figure, curve: Curve) -> None:
     scales = curve.scales
     late = np.where(np.isfinite(curve.late), curve.late, curve.middle)
-    shade = {"fill": "toself", "fillcolor": INK, "opacity": 0.12, "line_width": 0, "mode": "lines"}
-    edge = np.concatenate([curve.early, late[::-1]])
-    plot.add_scatter(x=np.concatenate([scales, scales[::-1]]), y=edge, **shade, hoverinfo="skip", showlegend=False)
+    add_shade(plot, scales, curve.early, late, INK, 0.12, line_width=0, showlegend=False)
     plot.add_scatter(
         x=scales,
         y=curve.middle,

@@ -3,6 +3,7 @@
 import html
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -123,9 +124,8 @@ def add_band(plot: go.Figure, style: ArmStyle, frame: pd.DataFrame, hover: str =
     """Draw an arm: its middle as a line, and a band from lowest to highest if there are several seeds."""
     steps = frame["step"].to_numpy()
     if frame["seeds"].max() > 1:
-        edge = {"x": np.concatenate([steps, steps[::-1]]), "y": np.concatenate([frame["high"], frame["low"][::-1]])}
-        shade = {"fill": "toself", "fillcolor": style.color, "opacity": 0.16, "line_width": 0, "mode": "lines"}
-        plot.add_scatter(**edge, **shade, hoverinfo="skip", showlegend=False, legendgroup=style.group, name=style.name)
+        options = {"line_width": 0, "showlegend": False, "legendgroup": style.group, "name": style.name}
+        add_shade(plot, steps, frame["high"].to_numpy(), frame["low"].to_numpy(), style.color, 0.16, **options)
     plot.add_scatter(
         x=steps,
         y=frame["middle"].to_numpy(),
@@ -136,6 +136,35 @@ def add_band(plot: go.Figure, style: ArmStyle, frame: pd.DataFrame, hover: str =
         legendgroup=style.group,
         hovertemplate=f"<b>%{{fullData.name}}</b><br>step %{{x}}: {hover}<extra></extra>",
     )
+
+
+def add_shade(
+    plot: go.Figure, x: np.ndarray, first: np.ndarray, second: np.ndarray, color: str, opacity: float, **options: Any
+) -> None:
+    """Fill the area between two lines over the same abscissas; `options` are those of plotly's scatter."""
+    plot.add_scatter(
+        x=np.concatenate([x, x[::-1]]),
+        y=np.concatenate([first, second[::-1]]),
+        fill="toself",
+        fillcolor=color,
+        opacity=opacity,
+        mode="lines",
+        hoverinfo="skip",
+        **options,
+    )
+
+
+def floor_below(lowest: float) -> tuple[float, float]:
+    """Return where exact zeros are drawn, well below the lowest positive value, and the power of ten at or below it."""
+    low = 10.0 ** math.floor(math.log10(lowest))
+    return low / 30, low
+
+
+def floor_axis(plot: go.Figure, floor: float, low: float, high: float, **panel: Any) -> None:
+    """Make the vertical axis logarithmic, with ticks from `low` to `high` and a dotted line at the floor."""
+    ticks, labels = log_ticks(low, high, floor)
+    plot.update_yaxes(type="log", tickmode="array", tickvals=ticks, ticktext=labels, **panel)
+    plot.add_hline(y=floor, line={"color": INK, "width": 1, "dash": "dot"}, opacity=0.45, **panel)
 
 
 def blank(x: str, y: str, height: int = 360) -> go.Figure:

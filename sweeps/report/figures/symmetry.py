@@ -14,8 +14,9 @@ from symbreak.sweeps.report.figures.style import (
     arm_styles,
     bands,
     blank,
+    floor_axis,
+    floor_below,
     left_out,
-    log_ticks,
 )
 from symbreak.sweeps.report.growth import ASYMMETRY, escapes, growth_fit, median_step, thresholds
 from symbreak.sweeps.report.table import RunTable
@@ -35,11 +36,9 @@ def growth(table: RunTable) -> Figure | None:
         _add_arm(plot, styles[arm], frame, floor)
         _add_fit(plot, styles[arm], table, arm)
         _add_events(plot, styles[arm], frame, _events(table, arm), floor)
-    ticks, labels = log_ticks(low, 1.0, floor)
-    plot.update_yaxes(type="log", tickmode="array", tickvals=ticks, ticktext=labels)
+    floor_axis(plot, floor, low, 1.0)
     top = max(frame["high"].max() for frame in frames.values())
     plot.update_yaxes(range=[math.log10(floor) - 0.3, math.log10(max(top, 1.0)) + 0.35])
-    plot.add_hline(y=floor, line={"color": INK, "width": 1, "dash": "dot"}, opacity=0.45)
     for level in levels:
         plot.add_hline(y=level, line={"color": INK, "width": 1, "dash": "dash"}, opacity=0.6)
     caption = (
@@ -58,8 +57,7 @@ def zero_floor(frames: dict[str, pd.DataFrame]) -> tuple[float, float]:
     """Return where exact zeros are drawn (well below every positive value), and the lowest power of ten above it."""
     positive = [frame.loc[frame["low"] > 0, "low"].min() for frame in frames.values()]
     lowest = min((value for value in positive if value > 0), default=1e-8)
-    low = 10.0 ** math.floor(math.log10(max(lowest, 1e-30)))
-    return low / 30, low
+    return floor_below(max(lowest, 1e-30))
 
 
 def raise_to(floor: float, frame: pd.DataFrame) -> pd.DataFrame:

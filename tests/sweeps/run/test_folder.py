@@ -42,9 +42,9 @@ def test_the_time_of_a_run_leaves_out_the_pauses_between_its_attempts(tmp_path):
     first = {"started": "2026-05-04T10:00:00+00:00", "ended": "2026-05-04T10:00:20+00:00"}
     second = {"started": "2026-05-05T10:00:00+00:00", "ended": "2026-05-05T10:00:12+00:00"}
     folder.write_json(tmp_path / "run.json", {"started": first["started"], "ended": second["ended"]})
-    assert folder.active_seconds(tmp_path) == 24 * 3600 + 12
+    assert folder.active_seconds(tmp_path, folder.read_json(tmp_path / folder.STATE)) == 24 * 3600 + 12
     folder.write_json(tmp_path / "attempts.json", {"attempts": [first, second]})
-    assert folder.active_seconds(tmp_path) == 32
+    assert folder.active_seconds(tmp_path, folder.read_json(tmp_path / folder.STATE)) == 32
     folder.write_json(tmp_path / "attempts.json", {"attempts": [first, {"started": "torn"}, 3]})
-    assert folder.active_seconds(tmp_path) == 20
-    assert folder.active_seconds(tmp_path / "nothing") is None
+    assert folder.active_seconds(tmp_path, folder.read_json(tmp_path / folder.STATE)) == 20
+    assert folder.active_seconds(tmp_path / "nothing", {}) is None
