@@ -86,6 +86,40 @@ def hadamard_(weight: Tensor, scale: HadamardScale = "code") -> Tensor:
 
 
 @torch.no_grad()
+def padded_identity_(weight: Tensor, scale: float = 1.0, noise: float = 0.0) -> Tensor:
+    """Set W[i, j] to ``scale`` where i = j modulo min(P, Q), to 0 elsewhere, and add N(0, noise^2); IDInit's matrix.
+
+    The weight is read as a matrix of P = C_out rows and Q = C_in * taps columns in memory order, so that the outputs
+    of a convolution copy different taps. IDInit uses scale 1 to preserve the identity, and 1e-6 to preserve zero in the
+    last layer of a residual branch; its noise of 1e-6 makes repeated rows differ.
+
+    Source: Pan et al., "IDInit: A Universal and Stable Initialization Method for Neural Network Training", ICLR 2025.
+    """
+    outputs, inputs = weight.shape[0], weight[0].numel()
+    size = min(outputs, inputs)
+    matrix = scale * (torch.arange(outputs)[:, None] % size == torch.arange(inputs) % size).double()
+    weight.copy_(matrix.view(weight.shape))
+    return weight.add_(torch.randn_like(weight), alpha=noise) if noise else weight
+
+
+@torch.no_grad()
+def sinusoidal_(weight: Tensor) -> Tensor:
+    """Set W[i, j] = a sin(2 pi i j / n + 2 pi i / m), i = 1 ... m outputs, j = 0 ... n - 1 inputs times taps.
+
+    The amplitude a gives the entries the variance 2 / (m + n) (unbiased estimate). No random number is drawn.
+
+    Source: Fernandez-Hernandez et al., "Sinusoidal Initialization, Time for a New Start", NeurIPS 2025, and its code.
+    """
+    outputs, inputs = weight.shape[0], weight[0].numel()
+    rows, columns = torch.arange(1, outputs + 1, dtype=torch.float64), torch.arange(inputs, dtype=torch.float64)
+    waves = torch.sin(2 * math.pi * rows[:, None] * (columns / inputs + 1 / outputs))
+    spread = waves.var()
+    if not spread > 1e-12:  # NaN for a single entry
+        raise ValueError(f"a matrix of {outputs} outputs and {inputs} inputs has no sinusoidal pattern")
+    return weight.copy_((waves * (2 / (spread * (outputs + inputs))).sqrt()).view(weight.shape))
+
+
+@torch.no_grad()
 def orthogonal_(weight: Tensor, gain: float = 1.0) -> Tensor:
     """Set to ``gain`` times a random (semi-)orthogonal matrix of shape (C_out, C_in * taps).
 

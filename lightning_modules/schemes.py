@@ -30,6 +30,8 @@ Init = Literal[
     "fixup",
     "rezero",
     "skipinit",
+    "idinit",
+    "sinusoidal",
 ]
 RELU_GAIN = math.sqrt(2)
 
@@ -44,10 +46,18 @@ class Initialized(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """One scheme: a rule for weights, and its special cases in residual networks."""
+    """One scheme: a rule for weights, and its special cases in residual networks.
+
+    Attributes:
+        weight: rule for weights.
+        last: rule for the last layer of each residual branch; None for that of all weights.
+        zero_head: whether the head is 0.
+        scale_branches: whether to scale branches as Fixup does.
+        gate: gate of each branch by the number of branches.
+    """
 
     weight: Callable[[Tensor], Tensor]
-    zero_last: bool = False
+    last: Callable[[Tensor], Tensor] | None = None
     zero_head: bool = False
     scale_branches: bool = False
     gate: Callable[[int], float] | None = None
@@ -58,19 +68,21 @@ def _he_(weight: Tensor) -> Tensor:
 
 
 RECIPES = {
-    "zero": Recipe(init.averaging_, zero_last=True, zero_head=True),
+    "zero": Recipe(init.averaging_, last=nn.init.zeros_, zero_head=True),
     "he": Recipe(_he_),
     "xavier": Recipe(init.xavier_),
     "orthogonal": Recipe(partial(init.orthogonal_, gain=RELU_GAIN)),
     "delta_orthogonal": Recipe(partial(init.delta_orthogonal_, gain=RELU_GAIN)),
-    "averaging": Recipe(init.averaging_, zero_last=True),
-    "identity": Recipe(init.identity_, zero_last=True),
-    "cyclic_identity": Recipe(init.cyclic_identity_, zero_last=True),
-    "partial_identity": Recipe(init.partial_identity_, zero_last=True),
-    "hadamard": Recipe(init.hadamard_, zero_last=True),
-    "fixup": Recipe(_he_, zero_last=True, zero_head=True, scale_branches=True),
+    "averaging": Recipe(init.averaging_, last=nn.init.zeros_),
+    "identity": Recipe(init.identity_, last=nn.init.zeros_),
+    "cyclic_identity": Recipe(init.cyclic_identity_, last=nn.init.zeros_),
+    "partial_identity": Recipe(init.partial_identity_, last=nn.init.zeros_),
+    "hadamard": Recipe(init.hadamard_, last=nn.init.zeros_),
+    "fixup": Recipe(_he_, last=nn.init.zeros_, zero_head=True, scale_branches=True),
     "rezero": Recipe(_he_, gate=lambda branches: 0.0),
     "skipinit": Recipe(_he_, gate=lambda branches: branches**-0.5),
+    "idinit": Recipe(partial(init.padded_identity_, noise=1e-6), last=partial(init.padded_identity_, scale=1e-6)),
+    "sinusoidal": Recipe(init.sinusoidal_),
 }
 
 
@@ -103,6 +115,9 @@ def initialize(
     ``rezero``             he, with the gate of each residual branch 0
     ``skipinit``           he, with the gate of each of L branches 1 / sqrt(L) (its paper's other choice, 0, is
                            ``rezero``)
+    ``idinit``             identity repeated to the weight's shape, plus noise of 1e-6; last layer of each residual
+                           branch 1e-6 times it
+    ``sinusoidal``         a different sine wave for each output, without randomness
     =====================  =======================================================================================
 
     Biases are set to 0, norm weights to 1 and norm biases to 0. Each group of a convolution and each projection of an
@@ -164,9 +179,10 @@ class _Plan:
         branches = structure.branches
         if not branches and (self.recipe.scale_branches or self.recipe.gate):
             raise ValueError(f"init {scheme!r} needs residual branches, and this network has none")
-        self.zeros = {branch.last for branch in branches if self.recipe.zero_last}
+        last = self.recipe.last
+        self.special = {branch.last: last for branch in branches} if last else {}
         if self.recipe.zero_head and structure.head:
-            self.zeros.add(structure.head)
+            self.special[structure.head] = nn.init.zeros_
         self.factors: dict[str, float] = {}
         self.gates: dict[str, float] = {}
         for branch in branches:
@@ -195,18 +211,20 @@ class _Plan:
         return f"constant {value:g}"
 
     def _weight(self, layer_name: str, layer: nn.Module, parameter: Tensor) -> str:
-        if layer_name in self.zeros:
-            parameter.zero_()
-            return "constant 0"
+        rule = self.special.get(layer_name, self.weight)
         for part in _parts(layer, parameter):
             # A copy, because a transposed view is not contiguous.
             values = part.clone(memory_format=torch.contiguous_format)
             try:
-                part.copy_(self.weight(values))
+                part.copy_(rule(values))
             except ValueError as error:
                 raise ValueError(f"init {self.scheme!r} does not fit {layer_name}: {error}") from error
+        if rule is nn.init.zeros_:
+            return "constant 0"
         factor = self.factors.get(layer_name, 1.0)
         parameter.mul_(factor)
+        if layer_name in self.special:
+            return f"{self.scheme}, last layer of a branch"
         return self.scheme if factor == 1 else f"{self.scheme}, times {factor:.4g}"
 
 

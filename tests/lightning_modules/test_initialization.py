@@ -147,3 +147,39 @@ def test_noise_of_scale_zero_changes_nothing(mode):
 def test_noise_out_of_range(scale, mode, message):
     with pytest.raises(ValueError, match=message):
         init.add_noise_(torch.zeros(2, 2), scale, mode)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (7, 3), (3, 7), (2, 3, 3, 3), (20, 1, 3)])
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_padded_identity_entry_by_entry(shape, scale):
+    weight = init.padded_identity_(torch.empty(shape, dtype=torch.float64), scale).flatten(1)
+    rows, columns = weight.shape
+    for i in range(rows):
+        for j in range(columns):
+            assert weight[i, j] == (scale if (i - j) % min(rows, columns) == 0 else 0)
+
+
+def test_noise_of_the_padded_identity_makes_its_repeated_rows_differ():
+    torch.manual_seed(0)
+    weight = init.padded_identity_(torch.empty(64, 16, dtype=torch.float64), noise=1e-6)
+    assert len({tuple(row) for row in weight.tolist()}) == 64
+    noise = weight - init.padded_identity_(torch.empty(64, 16, dtype=torch.float64))
+    assert noise.std().item() == pytest.approx(1e-6, rel=0.1)
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (6, 4), (4, 9), (3, 2, 3, 3)])
+def test_sinusoidal_entry_by_entry(shape):
+    weight = init.sinusoidal_(torch.empty(shape, dtype=torch.float64)).flatten(1)
+    m, n = weight.shape
+    waves = [[math.sin(2 * math.pi * i * j / n + 2 * math.pi * i / m) for j in range(n)] for i in range(1, m + 1)]
+    entries = [value for row in waves for value in row]
+    mean = sum(entries) / len(entries)
+    variance = sum((value - mean) ** 2 for value in entries) / (len(entries) - 1)
+    amplitude = math.sqrt(2 / (m + n) / variance)
+    torch.testing.assert_close(weight, amplitude * torch.tensor(waves, dtype=torch.float64))
+    assert weight.var().item() == pytest.approx(2 / (m + n))
+
+
+def test_a_single_entry_has_no_wave():
+    with pytest.raises(ValueError, match="1 outputs and 1 inputs"):
+        init.sinusoidal_(torch.empty(1, 1))

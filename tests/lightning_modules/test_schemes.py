@@ -181,6 +181,34 @@ NETWORKS = {
     ),
 }
 VIT = {"image_size": 8, "patch_size": 4, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16}
+VIT_RULES = {
+    "zero": (init.averaging_, torch.zeros_like),
+    "hadamard": (init.hadamard_, torch.zeros_like),
+    "idinit": (init.padded_identity_, lambda weight: init.padded_identity_(weight, 1e-6)),
+    "sinusoidal": (init.sinusoidal_, init.sinusoidal_),
+}
+
+
+@pytest.mark.parametrize("scheme", [*VIT_RULES, "he"])
+def test_linear_maps_of_a_vision_transformer_entry_by_entry(scheme):
+    path, arguments = "torchvision.models.vision_transformer.VisionTransformer", VIT | {"hidden_dim": 32, "mlp_dim": 48}
+    model: Any = ImportedNetwork(path, 4, 1, arguments, init=scheme)
+    block = model.network.encoder.layers.encoder_layer_0
+    hidden = [*block.self_attention.in_proj_weight.chunk(3), block.mlp[0].weight]
+    last = [block.self_attention.out_proj.weight, block.mlp[3].weight]
+    for weight in (*hidden, *last):
+        if scheme == "he":
+            assert weight.std().item() == pytest.approx((2 / weight.shape[1]) ** 0.5, rel=0.1)
+            continue
+        expected = VIT_RULES[scheme][any(weight is each for each in last)](torch.empty(weight.shape))
+        torch.testing.assert_close(weight.detach(), expected, atol=1e-5 if scheme == "idinit" else 0, rtol=0)
+    if scheme == "idinit":
+        assert all(weight.max().item() == pytest.approx(1e-6) for weight in last)
+    head = model.network.heads.head.weight
+    assert bool(head.any()) is (scheme != "zero")
+    assert model(torch.randn(2, 1, 8, 8)).shape == (2, 4)
+
+
 UNFIT = {
     ("const_net", "rezero"),
     ("const_net", "skipinit"),
