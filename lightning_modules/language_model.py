@@ -1,20 +1,19 @@
-"""LanguageModel: next-token loss, metrics and optimiser of all language models, without architecture."""
+"""LanguageModel: next-token loss, perplexity and optimiser of all language models, without architecture."""
 
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics.text import Perplexity
 
 from symbreak.lightning_modules.checks import check_range
-from symbreak.lightning_modules.classifier import LossAndAccuracy
 from symbreak.lightning_modules.mixture import MixtureOfExperts
+from symbreak.lightning_modules.supervised import Stage, SupervisedModule
 
 ADAMW_DEFAULTS: dict[str, Any] = {"lr": 3e-3, "weight_decay": 0.1}
 
 
-class LanguageModel(LightningModule):
+class LanguageModel(SupervisedModule):
     """Base of language models: subclasses define ``forward(tokens (N, T)) -> logits (N, T, num_classes)``.
 
     ============================================  ========================================================
@@ -42,10 +41,7 @@ class LanguageModel(LightningModule):
         check_range("num_classes", num_classes, 1)
         check_range("balance", balance, 0)
         self.balance = balance
-        self.loss = nn.CrossEntropyLoss()
-        self.metrics = nn.ModuleDict({f"{stage}_metrics": LossAndAccuracy() for stage in ("train", "val", "test")})
-        self.perplexity = nn.ModuleDict({f"{stage}_metrics": Perplexity() for stage in ("val", "test")})
-        self._logged_step = 0
+        self.perplexity = nn.ModuleDict({"val": Perplexity(), "test": Perplexity()})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW with `ADAMW_DEFAULTS`, used unless the command line sets an optimiser."""
@@ -53,60 +49,25 @@ class LanguageModel(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the mean next-token cross-entropy of a batch plus the weighted load-balance losses."""
-        loss = self._step(batch, "train")
+        loss = super().training_step(batch)
         if self.balance:
             losses = [each.balance_loss for each in self.modules() if isinstance(each, MixtureOfExperts)]
             loss = loss + self.balance * sum(losses, loss.new_zeros(()))
         return loss
 
-    def on_train_start(self) -> None:
-        """Mark a resumed run's step as logged: its metrics were logged before the checkpoint."""
-        self._logged_step = self.trainer.global_step
+    def update_metrics(self, stage: Stage, logits: Tensor, targets: Tensor) -> Tensor:
+        """Add a batch to the metrics of a stage and return its mean next-token cross-entropy."""
+        if stage in self.perplexity:
+            self._perplexity(stage).update(logits, targets)
+        return super().update_metrics(stage, logits.flatten(0, 1), targets.flatten())
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the interval's means every ``log_every_n_steps`` updates; other steps do not synchronise."""
-        trainer: Any = self.trainer
-        step, interval = trainer.global_step, trainer.log_every_n_steps
-        if interval and step % interval == 0 and step != self._logged_step:
-            self._logged_step = step
-            self._log("train", on_step=True)
+    def compute_metrics(self, stage: Stage) -> dict[str, Tensor]:
+        """Return the metrics of a stage by name, and reset them; perplexity except in training."""
+        values = super().compute_metrics(stage)
+        if stage in self.perplexity:
+            values["perplexity"] = self._perplexity(stage).compute()
+            self._perplexity(stage).reset()
+        return values
 
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        """Add a batch to the validation metrics."""
-        self._step(batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the means over the validation text."""
-        self._log("val")
-
-    def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        """Add a batch to the test metrics."""
-        self._step(batch, "test")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the means over the test text."""
-        self._log("test")
-
-    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
-        tokens, targets = batch
-        logits = self(tokens)
-        flat = logits.flatten(0, 1)
-        loss = self.loss(flat, targets.flatten())
-        self._metrics(self.metrics, stage).update(loss, flat, targets.flatten())
-        if stage != "train":
-            self._metrics(self.perplexity, stage).update(logits, targets)
-        return loss
-
-    def _log(self, stage: str, on_step: bool = False) -> None:
-        metrics = self._metrics(self.metrics, stage)
-        values = {f"{stage}/{key}": value for key, value in metrics.compute().items()}
-        metrics.reset()
-        if not on_step:
-            perplexity = self._metrics(self.perplexity, stage)
-            values[f"{stage}/perplexity"] = perplexity.compute()
-            perplexity.reset()
-        self.log_dict(values, on_step=on_step, on_epoch=not on_step, sync_dist=not on_step)
-
-    @staticmethod
-    def _metrics(metrics: nn.ModuleDict, stage: str) -> Any:
-        return metrics[f"{stage}_metrics"]
+    def _perplexity(self, stage: Stage) -> Any:
+        return self.perplexity[stage]

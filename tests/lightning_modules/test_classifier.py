@@ -6,7 +6,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from symbreak.lightning_modules import SGD_DEFAULTS, ConstNet, ImageClassifier
-from symbreak.lightning_modules.classifier import LossAndAccuracy
+from symbreak.lightning_modules.supervised import LossAndAccuracy
 
 
 class Linear(ImageClassifier):
