@@ -99,6 +99,7 @@ class TextDataModule(LightningDataModule):
         context: tokens of a window.
         batch_size: windows per batch and device.
         seed: seed of the order; None is the global seed of Lightning's ``seed_everything``, or 0 without one.
+        order_seed: the same, under the name that image data have too; None is ``seed``.
 
     Attributes:
         num_classes: size of the vocabulary.
@@ -114,6 +115,7 @@ class TextDataModule(LightningDataModule):
     context: int = 64
     batch_size: int = 64
     seed: int | None = None
+    order_seed: int | None = None
     in_channels: int = field(init=False, default=1)
 
     def __post_init__(self) -> None:
@@ -121,10 +123,11 @@ class TextDataModule(LightningDataModule):
         super().__init__()
         given = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
         self.save_hyperparameters(given, logger=False)
-        self._seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
-        bounds = {"context": (self.context, 1), "batch_size": (self.batch_size, 1), "seed": (self._seed, 0)}
-        for name, (value, low) in bounds.items():
-            if value < low:
+        given_seed = self.seed if self.order_seed is None else self.order_seed
+        self._seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if given_seed is None else given_seed
+        for name, low in {"context": 1, "batch_size": 1, "seed": 0, "order_seed": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
                 raise ValueError(f"{name} must be at least {low}, got {value}")
         if self.tokens not in get_args(Tokens):
             raise ValueError(f"tokens={self.tokens!r}: expected 'characters' or 'bytes'")

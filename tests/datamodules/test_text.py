@@ -5,6 +5,7 @@ import torch
 
 from symbreak.datamodules import TextDataModule
 from symbreak.datamodules.text import read_text
+from symbreak.sweeps.run.parser import resolve
 
 
 def batches(data, epoch=0):
@@ -29,6 +30,13 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert all(torch.equal(a[0], b[0]) for a, b in zip(first, same, strict=True))
     assert not torch.equal(first[0][0], batches(TextDataModule(seed=2))[0][0])
     assert not torch.equal(first[0][0], batches(TextDataModule(seed=1), epoch=1)[0][0])
+
+
+def test_the_seed_of_the_order_can_be_set_alone():
+    alone, other = batches(TextDataModule(seed=1, order_seed=2)), batches(TextDataModule(seed=2))
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(alone, other, strict=True))
+    config = resolve(["fit", "--config", "sweeps/configs/text.yaml", "--seeds.order=5"])
+    assert config["data.init_args.order_seed"] == 5
 
 
 def test_splits_are_disjoint_parts_of_the_text(tmp_path):
@@ -59,6 +67,7 @@ def test_going_on_in_the_middle_of_an_epoch():
     [
         ({"path": "missing.txt"}, "missing.txt"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"order_seed": -1}, "order_seed must be at least 0"),
         ({"context": 10**6}, "too few"),
         ({"tokens": "words"}, "expected 'characters' or 'bytes'"),
     ],
