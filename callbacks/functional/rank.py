@@ -30,9 +30,10 @@ def singular_values(matrix: Tensor) -> Tensor:
     gram = torch.zeros(len(x), len(x), dtype=wide(x.device), device=x.device)
     for part in chunks(x, dim=1):
         part = (at_least_single(part) * scale).to(gram.dtype)
-        gram = gram + part @ part.T
+        gram = torch.addmm(gram, part, part.T)
     finite = gram.isfinite().all()  # eigvalsh raises on NaN
-    squares = torch.linalg.eigvalsh(torch.where(finite, gram, 0)).flip(0)
+    gram = torch.where(finite, gram, 0)
+    squares = torch.linalg.eigvalsh(gram).flip(0)
     noise = squares[:1] * len(squares) * torch.finfo(squares.dtype).eps
     return torch.where(finite, torch.where(squares <= noise, 0, squares).sqrt(), torch.nan)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ NESTED = ("state_dict", "model_state_dict", "model")
 
 
 class StoredWeights(Mapping[str, Tensor]):
-    """Weights of a safetensors file or a sharded checkpoint, each read on access and not cached.
+    """Weights of a checkpoint, each read on access and not cached.
 
     Args:
-        path: safetensors file or index file.
+        path: file of ``torch.save``, safetensors file or index file.
 
     Raises:
         UsageError: If a file cannot be read.
@@ -30,10 +31,14 @@ class StoredWeights(Mapping[str, Tensor]):
 
     def __init__(self, path: Path) -> None:
         self._places: dict[str, tuple[Path, str]] = {}
-        for name, file in shards(path).items():
-            shape, floating = _shape(file, name)
-            if floating and len(shape) > 1 and min(shape):
-                self._places |= dict.fromkeys(_names(name), (file, name))
+        files: dict[Path, list[str]] = {}
+        self._files = shards(path)
+        for name, file in self._files.items():
+            files.setdefault(file, []).append(name)
+        for file, names in files.items():
+            for name, (shape, floating) in _shapes(file, names).items():
+                if floating and len(shape) > 1 and min(shape):
+                    self._places |= dict.fromkeys(_names(name), (file, name))
 
     def __getitem__(self, layer: str) -> Tensor:
         file, name = self._places[layer]
@@ -45,16 +50,30 @@ class StoredWeights(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._places)
 
+    def bias(self, layer: str) -> Tensor | None:
+        """Return the bias beside a layer's weight, (C_out,), or None if there is none."""
+        _, name = self._places[layer]
+        if not name.endswith("weight"):
+            return None
+        name = f"{name.removesuffix('weight')}bias"
+        bias = _tensor(self._files[name], name) if name in self._files else None
+        if bias is not None and name.endswith("in_proj_bias"):
+            bias = bias.chunk(3)["qkv".index(layer[-len("q_proj")])]
+        return bias
+
 
 def shards(path: Path) -> dict[str, Path]:
-    """Return the file of each tensor of a safetensors file, or of the checkpoint whose index file this is.
+    """Return the file of each tensor of a checkpoint: the file itself, or those that an index file names.
 
     Raises:
-        UsageError: If it is neither.
+        UsageError: If the file cannot be read.
     """
-    if path.suffix != ".json":
+    if path.suffix == ".safetensors":
         with _opened(path) as file:
             return dict.fromkeys(file.keys(), path)
+    if path.suffix != ".json":
+        state = _read_state(path)
+        return {name: path for name in state if isinstance(name, str) and isinstance(state[name], Tensor)}
     try:
         places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         return {str(name): path.parent / Path(file).name for name, file in places.items()}
@@ -69,33 +88,38 @@ def _opened(path: Path) -> Any:
         raise UsageError(f"{path} is not a safetensors file: {error}") from error
 
 
-def _shape(path: Path, name: str) -> tuple[list[int], bool]:
+def _shapes(path: Path, names: list[str]) -> dict[str, tuple[list[int], bool]]:
+    """Return the shape of each named tensor of a file, and whether it is of floating-point numbers."""
     if path.suffix != ".safetensors":
-        tensor = _tensor(path, name)
-        return list(tensor.shape), tensor.is_floating_point()
+        state = _read_state(path)
+        tensors = {name: _of(state, path, name) for name in names}
+        return {name: (list(tensor.shape), tensor.is_floating_point()) for name, tensor in tensors.items()}
     with _opened(path) as file:
-        if name not in file.keys():  # noqa: SIM118 (no mapping)
-            raise UsageError(f"{path} has no tensor {name!r}, which the index file names")
-        part = file.get_slice(name)
-        return part.get_shape(), part.get_dtype().startswith(("F", "BF"))
+        if missing := set(names) - set(file.keys()):
+            raise UsageError(f"{path} has no tensor {min(missing)!r}, which the index file names")
+        parts = {name: file.get_slice(name) for name in names}
+        return {name: (part.get_shape(), part.get_dtype().startswith(("F", "BF"))) for name, part in parts.items()}
 
 
 def _tensor(path: Path, name: str) -> Tensor:
     if path.suffix == ".safetensors":
         with _opened(path) as file:
             return file.get_tensor(name)
-    state = _read_state(path)
+    return _of(_read_state(path), path, name)
+
+
+def _of(state: Mapping[str, Any], path: Path, name: str) -> Tensor:
     if not isinstance(state.get(name), Tensor):
         raise UsageError(f"{path} has no tensor {name!r}, which the index file names")
     return state[name]
 
 
-def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Read the weights in a checkpoint, by the names of their layers.
+def read_weights(path: Path) -> StoredWeights:
+    """Return the weights in a checkpoint by the names of their layers, to be read tensor by tensor.
 
     Args:
         path: A file of ``torch.save`` (only tensors and plain Python values are read, never code), a safetensors file,
-            or the index file (``*.index.json``) of a sharded checkpoint; the last two are read tensor by tensor.
+            or the index file (``*.index.json``) of a sharded checkpoint.
 
     Returns:
         Every floating-point tensor of two or more dimensions whose name ends in ``weight``.
@@ -103,13 +127,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     Raises:
         UsageError: If it is none of these.
     """
-    if path.suffix in (".safetensors", ".json"):
-        return StoredWeights(path)
-    weights: dict[str, Tensor] = {}
-    for name, value in _read_state(path).items():
-        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1 and value.numel():
-            weights |= _named(str(name), value)
-    return weights
+    return StoredWeights(path)
 
 
 def load(network: nn.Module, path: Path) -> None:
@@ -130,7 +148,8 @@ def _read_state(path: Path) -> Mapping[str, Any]:
         files = shards(path)
         return {name: _tensor(file, name) for name, file in files.items()}
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # A mapped file is read tensor by tensor, when values are used; files before PyTorch 1.6 cannot be mapped.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         what = "holds Python objects, which are not unpickled here, or is no checkpoint"
         raise UsageError(f"{path} {what}; save the network's state_dict() alone") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ DEAD = 1e-6
 """A filter is dead if its norm is below this share of the layer's largest."""
 LARGEST = 8192
 """Above this number of filters only exact duplicates are searched."""
+BLOCK = 512
+"""Number of filters compared or converted at once, which bounds the memory."""
+MARGIN = 1e-4
+"""Bound on the rounding error of a cosine in float32."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def inspect_layer(name: str, weight: Tensor, similarity: float) -> LayerInspecti
 
 def dead_filters(weight: Tensor) -> tuple[int, ...]:
     """Return the filters whose norm is below ``DEAD`` times the largest norm; all of them where all are 0."""
-    norms = torch.linalg.vector_norm(weight.flatten(1).double(), dim=1)
+    norms = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in weight.flatten(1).split(BLOCK)])
     return tuple(torch.nonzero(norms <= DEAD * norms.max()).flatten().tolist())
 
 
@@ -115,16 +120,36 @@ def copies(weight: Tensor, similarity: float, dead: Sequence[int] = ()) -> list[
     alive = [index for index in range(len(rows)) if index not in set(dead)]
     first_by_bits: dict[bytes, int] = {}
     bits = rows.contiguous().view(torch.uint8).numpy()
-    firsts = {index: first_by_bits.setdefault(bits[index].tobytes(), index) for index in alive}
+    digests = {index: hashlib.blake2b(bits[index], digest_size=16).digest() for index in alive}
+    firsts = {index: first_by_bits.setdefault(digest, index) for index, digest in digests.items()}
     if len(rows) <= LARGEST:
-        heads = sorted(set(firsts.values()))
-        units = torch.nn.functional.normalize(rows[heads].double(), dim=1)
-        like = dict(zip(heads, heads, strict=True))
-        for number, head in enumerate(heads):
-            near = torch.nonzero(units[:number] @ units[number] >= similarity).flatten().tolist()
-            like[head] = next((heads[i] for i in near if like[heads[i]] == heads[i]), head)
+        like = _nearest(rows, sorted(set(firsts.values())), similarity)
         firsts = {index: like[first] for index, first in firsts.items()}
     groups: dict[int, list[int]] = {}
     for index, first in firsts.items():
         groups.setdefault(first, []).append(index)
     return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _nearest(rows: Tensor, heads: Sequence[int], similarity: float) -> dict[int, int]:
+    """Return for each head the first earlier one that heads a group and has at least this cosine, or itself."""
+    like = dict(zip(heads, heads, strict=True))
+    blocks = [list(heads[start : start + BLOCK]) for start in range(0, len(heads), BLOCK)]
+    for position, block in enumerate(blocks):
+        units = _units(rows[block])
+        near = torch.cat([units @ _units(rows[other]).T for other in blocks[: position + 1]], 1) >= similarity - MARGIN
+        for number, (head, row) in enumerate(zip(block, near, strict=True), position * BLOCK):
+            for other in torch.nonzero(row[:number]).flatten().tolist():
+                first = heads[other]
+                if like[first] == first and _cosine(rows[first], rows[head]) >= similarity:
+                    like[head] = first
+                    break
+    return like
+
+
+def _units(rows: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(rows if rows.dtype == torch.float64 else rows.float(), dim=-1)
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return float(_units(a.double()) @ _units(b.double()))

@@ -10,23 +10,42 @@ from typing import Any
 from torch import Tensor, nn
 
 from symbreak.callbacks.functional import CloneGroup, find_clones
-from symbreak.callbacks.layers import weight_layers
+from symbreak.callbacks.functional.clones import equal_units
+from symbreak.callbacks.functional.units import Part
 from symbreak.sweeps.errors import UsageError
-from symbreak.sweeps.inspection.checkpoints import load, read_weights
+from symbreak.sweeps.inspection.checkpoints import StoredWeights, load, read_weights
 
 
 def read(
     target: str, arguments: dict[str, Any], checkpoint: Path | None, tolerance: float
 ) -> tuple[Mapping[str, Tensor], list[CloneGroup]]:
-    """Return weights by layer and, for a network but not a file, its groups of interchangeable copies."""
+    """Return weights by layer and the groups of copies: of a network by its structure, of a file by weight and bias."""
     if Path(target).exists():
         if checkpoint is not None:
             raise UsageError(f"--checkpoint goes with an import path, and {target} is a file")
-        return read_weights(Path(target)), []
+        weights = read_weights(Path(target))
+        return weights, stored_clones(weights)
     network = make_network(target, arguments)
     if checkpoint is not None:
         load(network, checkpoint)
     return weights_of(network), find_clones(network, tolerance=tolerance)
+
+
+def stored_clones(weights: StoredWeights) -> list[CloneGroup]:
+    """Return the groups of rows of each stored weight that are bitwise equal, bias included.
+
+    A checkpoint does not say which layer reads a layer, so outgoing weights are not compared.
+    """
+    groups = []
+    for layer, weight in weights.items():
+        bias = weights.bias(layer)
+        tensors = {"weight": weight} | ({} if bias is None or len(bias) != len(weight) else {"bias": bias})
+        parts = [Part((name,), tuple(tensor.shape)) for name, tensor in tensors.items()]
+        groups += [
+            CloneGroup(layer, "rows", tuple(members), False, "not known from a checkpoint alone")
+            for members in equal_units(parts, len(weight), tensors)
+        ]
+    return groups
 
 
 def clone_remark(group: CloneGroup) -> str:
@@ -64,4 +83,6 @@ def make_network(path: str, arguments: dict[str, Any]) -> nn.Module:
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
     """Return the weights of a network's layers by name."""
+    from symbreak.callbacks.layers import weight_layers  # 150 MB of memory that a checkpoint does not need
+
     return {layer.name or "weight": layer.weight().detach().cpu() for layer in weight_layers(network)}

@@ -9,6 +9,7 @@ from symbreak.sweeps.cli import main
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.inspection.checkpoints import StoredWeights, read_weights, shards
 from symbreak.sweeps.inspection.command import inspect
+from symbreak.sweeps.inspection.networks import clone_remark, stored_clones
 
 
 @pytest.fixture
@@ -42,6 +43,33 @@ def test_every_kind_of_checkpoint_gives_the_weights_of_torch_save(tmp_path, stat
     assert isinstance(weights, StoredWeights)
     assert set(weights) == set(expected) == {"a", "b.q_proj", "b.k_proj", "b.v_proj", "c"}
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_rows_of_a_checkpoint_are_copies_only_if_their_biases_are_equal_too(tmp_path, state, suffix):
+    state["b.in_proj_weight"][6] = state["b.in_proj_weight"][5]  # rows 2 and 1 of the keys
+    state["b.in_proj_bias"] = torch.zeros(12)
+    path = shard(tmp_path, state, suffix, save_file if suffix == ".safetensors" else torch.save)
+    assert [(group.name, group.members) for group in stored_clones(read_weights(path))] == [("b.k_proj", (1, 2))]
+    state["a.bias"][4] = state["a.bias"][1]
+    state["b.in_proj_bias"][5] = 1
+    again = shard(tmp_path, state, suffix, save_file if suffix == ".safetensors" else torch.save)
+    (group,) = stored_clones(read_weights(again))
+    assert (group.name, group.members, group.symmetric) == ("a", (1, 4), False)
+    assert "rows 1, 4 are copies (equal incoming weights)" in clone_remark(group)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the bytes read are counted by Linux alone")
+def test_one_tensor_of_a_torch_shard_is_read_without_the_others(tmp_path):
+    torch.save({"big.weight": torch.randn(2048, 2048), "small.weight": torch.randn(4, 4)}, tmp_path / "a.bin")
+    (tmp_path / "a.index.json").write_text(json.dumps({"weight_map": {"big.weight": "a.bin", "small.weight": "a.bin"}}))
+    before = bytes_read()
+    assert read_weights(tmp_path / "a.index.json")["small"].sum().isfinite()
+    assert bytes_read() - before < 4e6  # of 17e6
+
+
+def bytes_read():
+    return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
 
 
 def test_copies_in_a_sharded_checkpoint_are_named(tmp_path, state, capsys):

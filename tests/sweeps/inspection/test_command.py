@@ -39,6 +39,16 @@ def test_a_bitwise_copy_is_found_however_many_filters_there_are(monkeypatch):
     assert copies(weight, 0.999) == [(2, 4)]
 
 
+def test_blocks_give_the_copies_that_all_pairs_give(monkeypatch):
+    weight = torch.randn(40, 6)
+    for copy, source in ((7, 3), (21, 3), (30, 19), (39, 19), (38, 2)):
+        weight[copy] = 2 * weight[source] + 1e-3 * torch.randn(6)
+    whole = copies(weight, 0.999)
+    assert whole == [(2, 38), (3, 7, 21), (19, 30, 39)]
+    monkeypatch.setattr("symbreak.sweeps.inspection.layers.BLOCK", 8)
+    assert copies(weight, 0.999) == whole
+
+
 def test_similar_filters_join_the_first_of_their_group_only():
     angles = torch.tensor([0.0, 0.3, 0.6, 0.9])
     weight = torch.stack((angles.cos(), angles.sin()), 1)
