@@ -70,7 +70,8 @@ class LayerInspection:
 
 def inspect_layers(weights: Mapping[str, Tensor], similarity: float) -> list[LayerInspection]:
     """Measure every weight; filters whose cosine is at least ``similarity`` count as copies."""
-    return [inspect_layer(name, weight, similarity) for name, weight in weights.items()]
+    # Not items(): that would keep one weight in memory while the next is read.
+    return [inspect_layer(name, weights[name], similarity) for name in weights]
 
 
 @torch.no_grad()
