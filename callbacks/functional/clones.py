@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from symbreak.callbacks.functional.units import Part, Units, find_units
 
-EXPERTS = "experts"
+EXPERTS, RANKS = "experts", "ranks"
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -122,6 +122,6 @@ def _verdict(units: Units, symmetric: bool, same_state: bool, dropout: bool) -> 
     causes = [] if same_state else ["optimizer state"]
     if not symmetric:
         causes.append("router" if units.kind == EXPERTS else "outgoing weights")
-    if dropout:
+    if dropout and units.kind != RANKS:  # an adapter's dropout acts on its input, equally on all ranks
         causes.append("dropout")
     return ", ".join(causes) if causes else "nothing but arithmetic or added noise"

@@ -7,7 +7,7 @@ from tests.callbacks.training import Wrapped, train
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from symbreak.callbacks import CloneSeparation, functional
+from symbreak.callbacks import CloneSeparation, Determinism, SymmetryTrace, functional
 from symbreak.callbacks.clone_separation import distinct_members, group_asymmetry
 from symbreak.lightning_modules import TransformerLM
 
@@ -84,6 +84,26 @@ def test_only_the_given_kinds_are_measured_and_a_large_tolerance_groups_all_thei
     assert layers == {"blocks.0.attention", "blocks.1.attention"}
     assert logger.series("clones/distinct_members") == {0: 4, 1: 4, 2: 4}
     assert min(logger.series("clones/asymmetry").values()) > 0.5
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_copied_experts_separate_at_the_step_that_the_trace_names(noise):
+    tokens = torch.arange(4 * 65).remainder(11).view(4, 65).repeat(8, 1)
+    loader = DataLoader(TensorDataset(tokens[:, :8], tokens[:, 1:9]), batch_size=8)
+    torch.manual_seed(0)
+    model = TransformerLM(11, 8, 1, 16, 2, 32, experts=2, top_k=2, router="equal", router_noise=noise)
+    experts = model.get_submodule("blocks.0.feed_forward.experts")
+    experts.get_submodule("1").load_state_dict(experts.get_submodule("0").state_dict())
+    separation, trace = CloneSeparation(every_n_steps=1, kinds=["experts"]), SymmetryTrace()
+    train(model, [Determinism("strict"), separation, trace], steps=6, loader=loader)
+    if not noise:
+        assert (separation.separation, trace.found) == ({}, None)
+        return
+    assert trace.found is not None
+    assert trace.found.trace.cause is not None
+    assert trace.found.trace.cause.kind == "randomness"
+    assert "blocks.0.feed_forward.router.weight" in trace.found.weights
+    assert separation.separation == {"blocks.0.feed_forward": trace.found.step} == {"blocks.0.feed_forward": 1}
 
 
 def test_nothing_is_logged_where_nothing_is_equal():

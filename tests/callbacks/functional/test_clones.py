@@ -181,6 +181,20 @@ def test_different_momentum_and_dropout_are_named_as_what_separates():
     assert group.verdict == "optimizer state, dropout"
 
 
+def test_dropout_separates_heads_but_not_the_ranks_of_an_adapter():
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"num_classes": 20, "context": 16, "depth": 1, "width": 32, "dropout": 0.1}
+    verdicts = {
+        group.kind: group.verdict
+        for module in (
+            TransformerLM(**options, heads="symmetric"),
+            TransformerLM(**options, adapter_rank=2, adapter_rows="identical"),
+        )
+        for group in find_clones(module)
+    }
+    assert verdicts == {"heads": "dropout", "ranks": "nothing but arithmetic or added noise"}
+
+
 def test_units_whose_use_cannot_be_followed_are_left_out():
     class Strange(nn.Module):
         def __init__(self):
