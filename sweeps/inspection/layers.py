@@ -17,8 +17,8 @@ DEAD = 1e-6
 """A filter is dead if its norm is below this share of the layer's largest."""
 LARGEST = 8192
 """Above this number of filters only exact duplicates are searched."""
-BLOCK = 512
-"""Number of filters compared or converted at once, which bounds the memory."""
+BLOCK = 64
+"""Number of filters compared or converted at once; larger blocks stay in the process after they are freed."""
 MARGIN = 1e-4
 """Bound on the rounding error of a cosine in float32."""
 
