@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shlex
 import sys
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
+    from symbreak.sweeps.engine.executor import Executor
     from symbreak.sweeps.engine.study import Study
     from symbreak.sweeps.search.sweep_file import SweepFile
 
@@ -67,7 +67,7 @@ def sweep(
     Raises:
         UsageError: If the file or an option is invalid: one line that names the file and key, before any run starts.
     """
-    from symbreak.sweeps.engine.local import PRELOAD, ForkServer
+    from symbreak.sweeps.engine.local import PRELOAD, ForkServer, LocalExecutor
     from symbreak.sweeps.engine.machine import check_counts
     from symbreak.sweeps.paths import shipped_sweep
     from symbreak.sweeps.search import check, sweep_file
@@ -84,14 +84,19 @@ def sweep(
         sweep_id = agents.register(checked.content, checked.name)
         print(f"Other machines join in by: symbreak agents {sweep_id}", flush=True)
         return agents.agents(sweep_id, workers, gpus_per_run)
-    make = {
-        "local": lambda total: _local(server, workers, gpus_per_run, cpus_per_run, total),
-        "ray": lambda _: _ray(ray_address, workers, gpus_per_run, cpus_per_run, output / checked.name),
-    }[executor]
-    return _drive(checked, output / checked.name, make, retries)
+    folder = output / checked.name
+
+    def make(total: int | None) -> Executor:
+        if executor == "ray":
+            from symbreak.sweeps.engine.ray_cluster import RayExecutor
+
+            return RayExecutor(ray_address, workers, gpus_per_run, cpus_per_run or 1, folder)
+        return LocalExecutor(server, workers, gpus_per_run, cpus_per_run, total)
+
+    return _drive(checked, folder, make, retries)
 
 
-def _drive(checked: SweepFile, folder: Path, make_executor: Any, retries: int) -> int:
+def _drive(checked: SweepFile, folder: Path, make: Callable[[int | None], Executor], retries: int) -> int:
     """Run a checked sweep to its end, as its only driver, and report on it."""
     from rich.console import Console
 
@@ -111,32 +116,17 @@ def _drive(checked: SweepFile, folder: Path, make_executor: Any, retries: int) -
         if study.is_done():
             say(f"All {study.total} runs of sweep {checked.name} are done already.")
             return _conclude(study, folder, console)
-        executor, threads = make_executor(study.total)
+        executor = make(study.total)
         progress = Progress(checked.name, folder, study.total, checked.metric, console)
         with interrupted_by_sigterm() as sigterms:
             try:
                 with progress:
-                    Driver(study, executor, threads, retries, say).run(progress.show)
+                    Driver(study, executor, retries, say).run(progress.show)
             except KeyboardInterrupt:
                 again = shlex.join(["symbreak", *sys.argv[1:]])
                 say(f"Interrupted. The same call goes on where this one ended: {again}")
                 return 143 if sigterms else 130
         return _conclude(study, folder, console)
-
-
-def _local(server: Any, workers: int | None, gpus: int | None, cpus: int | None, total: int | None) -> tuple[Any, int]:
-    from symbreak.sweeps.engine.local import LocalExecutor
-    from symbreak.sweeps.engine.machine import cores, make_slots, visible_gpus
-
-    slots = make_slots(workers, gpus, server.call(visible_gpus) if gpus != 0 else [], total)
-    threads = cpus or max(1, cores() // len(slots))
-    return LocalExecutor(server, slots, threads), threads
-
-
-def _ray(address: str | None, workers: int | None, gpus: int | None, cpus: int | None, folder: Path) -> tuple[Any, int]:
-    from symbreak.sweeps.engine.ray_cluster import RayExecutor
-
-    return RayExecutor(address, workers, gpus, cpus or 1, folder), cpus or 1
 
 
 def _conclude(study: Study, folder: Path, console: Console) -> int:
@@ -170,10 +160,7 @@ def _checked_points(sweep: SweepFile) -> list[dict[str, Any]]:
 def first_points(sweep: SweepFile, count: int) -> list[dict[str, Any]]:
     """Return a grid's first points, or the first that a random or bayes sweep draws."""
     from symbreak.sweeps.engine.study import Study
-    from symbreak.sweeps.search.space import grid_points
 
-    if sweep.method == "grid":
-        return list(islice(grid_points(sweep.parameters), count))
     study, drawn = Study(sweep, None), []
     while len(drawn) < count and (point := study.next()) is not None:
         point.status = "running"
@@ -182,26 +169,13 @@ def first_points(sweep: SweepFile, count: int) -> list[dict[str, Any]]:
 
 
 def _print_commands(sweep: SweepFile, folder: Path) -> int:
-    from symbreak.sweeps.search.space import grid_size
     from symbreak.sweeps.search.sweep_file import expand_command
 
-    is_grid = sweep.method == "grid"
-    count = sweep.run_cap or (grid_size(sweep.parameters) if is_grid else ENDLESS)
-    with _quiet_when_the_reader_leaves():
-        for parameters in first_points(sweep, count):
-            print(shlex.join(expand_command(sweep, parameters, folder / "ARM" / "args.json")))
-        if not is_grid and not sweep.run_cap:
-            print(f"... and so on without end; these are the first {ENDLESS}. `run_cap` ends a {sweep.method} sweep.")
-        elif sweep.method == "bayes":
-            print("The first points are random; later ones depend on results and will differ from these.")
-        sys.stdout.flush()
+    is_endless = sweep.method != "grid" and not sweep.run_cap
+    for parameters in first_points(sweep, ENDLESS if is_endless else sys.maxsize):
+        print(shlex.join(expand_command(sweep, parameters, folder / "ARM" / "args.json")))
+    if is_endless:
+        print(f"... and so on without end; these are the first {ENDLESS}. `run_cap` ends a {sweep.method} sweep.")
+    elif sweep.method == "bayes":
+        print("The first points are random; later ones depend on results and will differ from these.")
     return 0
-
-
-@contextlib.contextmanager
-def _quiet_when_the_reader_leaves() -> Any:
-    """Exit without a traceback if the reader of the output, such as `head`, exits first."""
-    try:
-        yield
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

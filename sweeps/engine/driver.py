@@ -17,7 +17,7 @@ from symbreak.sweeps.engine.executor import Executor, Process
 from symbreak.sweeps.engine.job import Job
 from symbreak.sweeps.engine.metric import metric_value
 from symbreak.sweeps.engine.progress import best_point
-from symbreak.sweeps.engine.study import Study, now
+from symbreak.sweeps.engine.study import Study
 from symbreak.sweeps.run.folder import (
     ARGUMENTS,
     HISTORY,
@@ -26,6 +26,7 @@ from symbreak.sweeps.run.folder import (
     history,
     last_lines,
     latest_checkpoint,
+    now,
     read_json,
     write_json,
 )
@@ -72,15 +73,12 @@ class Driver:
     Args:
         study: The sweep's state.
         executor: Executes the runs.
-        threads: CPU threads of each run.
         retries: Maximum number of restarts of a point in this call after its run crashed.
         say: Called with a line for the user.
     """
 
-    def __init__(
-        self, study: Study, executor: Executor, threads: int, retries: int = 0, say: Callable[[str], None] = print
-    ) -> None:
-        self.study, self.executor, self.threads, self.retries, self.say = study, executor, threads, retries, say
+    def __init__(self, study: Study, executor: Executor, retries: int = 0, say: Callable[[str], None] = print) -> None:
+        self.study, self.executor, self.retries, self.say = study, executor, retries, say
         self.sweep = study.sweep
         self.active: list[Active] = []
         self._crashes: Counter[int] = Counter()
@@ -106,13 +104,12 @@ class Driver:
             elif self.sweep.early_terminate and not active.pruned:
                 self.consider_stopping(active)
         is_left = True
-        if self.study.files.flush():
-            while self.executor.free() > 0 and (is_left := self._start_next()):
-                pass
+        while is_left and self.executor.free() > 0 and self.study.files.flush():
+            is_left = self._start_next()
         return bool(self.active) or is_left or not self.study.files.flush()
 
     def _start_next(self) -> bool:
-        """Start one run; return False if no point is left or a record could not be written."""
+        """Start one run if a point is left, and return whether one was."""
         point = None if self.is_on_target() else self.study.next()
         if point is None:
             return False
@@ -120,7 +117,7 @@ class Driver:
             self.start(point)
         except OSError as error:
             self.study.files.failed(Path(error.filename or self.study.folder or ""), error)
-        return self.study.files.flush()
+        return True
 
     def is_on_target(self) -> bool:
         """Return whether a finished run has reached the metric's target."""
@@ -149,7 +146,7 @@ class Driver:
         if not self.sweep.is_symbreak:
             variables["WANDB_DIR"] = str(folder)
         log_start = (folder / LOG).stat().st_size if (folder / LOG).exists() else 0
-        process = self.executor.start(Job(command, str(folder), variables, self.threads))
+        process = self.executor.start(Job(command, str(folder), variables, self.executor.threads))
         self.active.append(Active(point, folder, process, time.time(), log_start))
 
     def record(self, active: Active, code: int) -> None:

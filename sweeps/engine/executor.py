@@ -27,7 +27,9 @@ class Process(Protocol):
 
 
 class Executor(Protocol):
-    """Executor of concurrent runs."""
+    """Executor of concurrent runs, each with the same number of CPU threads."""
+
+    threads: int
 
     def free(self) -> int:
         """Return the number of runs that can start now."""

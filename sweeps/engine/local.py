@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from symbreak.sweeps.engine.executor import LOST
 from symbreak.sweeps.engine.job import STOP_SECONDS, Job, execute, leave, owner_of_a_child, signal_group
-from symbreak.sweeps.engine.machine import run_environment
+from symbreak.sweeps.engine.machine import cores, make_slots, run_environment, visible_gpus
 from symbreak.sweeps.errors import UsageError
 
 PRELOAD = (
@@ -106,12 +106,23 @@ class LocalExecutor:
 
     Args:
         server: Forks the runs.
-        slots: Environment variables of each concurrent run.
-        threads: CPU threads of each run.
+        workers: Number of concurrent runs; None for one per group of GPUs, or per core without a GPU.
+        gpus_per_run: GPUs of each run; None for 1 if there are GPUs.
+        cpus_per_run: CPU threads of each run; None for an equal share of the cores.
+        points: Number of points, None if unbounded.
     """
 
-    def __init__(self, server: ForkServer, slots: list[dict[str, str]], threads: int) -> None:
-        self.server, self.slots, self.threads = server, slots, threads
+    def __init__(
+        self,
+        server: ForkServer,
+        workers: int | None,
+        gpus_per_run: int | None,
+        cpus_per_run: int | None,
+        points: int | None,
+    ) -> None:
+        gpus = server.call(visible_gpus) if gpus_per_run != 0 else []
+        self.server, self.slots = server, make_slots(workers, gpus_per_run, gpus, points)
+        self.threads = cpus_per_run or max(1, cores() // len(self.slots))
         self._running: list[LocalProcess] = []
 
     def free(self) -> int:

@@ -80,15 +80,15 @@ class RayExecutor:
             except (ConnectionError, ValueError, RuntimeError) as error:
                 reason = str(error).splitlines()[0]
                 raise UsageError(f"--ray-address {address}: no cluster can be reached: {reason}") from error
-        self.workers, self.cpus = workers, cpus_per_run
+        self.workers, self.threads = workers, cpus_per_run
         self.gpus = int(ray.cluster_resources().get("GPU", 0) > 0) if gpus_per_run is None else gpus_per_run
         if not self._capacity():
             have = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
-            need = f"{self.cpus} CPUs and {self.gpus} GPUs"
+            need = f"{self.threads} CPUs and {self.gpus} GPUs"
             raise UsageError(f"a run needs {need}; the cluster has {have['CPU']:g} and {have['GPU']:g}")
         _check_storage(folder.resolve())
         # The driver, not Ray, restarts a task that was lost with its machine: the run resumes from a checkpoint.
-        self._remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(supervise)
+        self._remote = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=0)(supervise)
         self._running: list[RayProcess] = []
 
     def free(self) -> int:
@@ -110,7 +110,7 @@ class RayExecutor:
 
     def _capacity(self) -> int:
         resources = ray.cluster_resources()
-        room = int(resources.get("CPU", 0) // self.cpus)
+        room = int(resources.get("CPU", 0) // self.threads)
         if self.gpus:
             room = min(room, int(resources.get("GPU", 0) // self.gpus))
         return room if self.workers is None else min(room, self.workers)

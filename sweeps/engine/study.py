@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -27,6 +26,7 @@ from symbreak.sweeps.run.folder import (
     checkpoints,
     history,
     last_lines,
+    now,
     read_json,
     write_json,
 )
@@ -36,11 +36,6 @@ from symbreak.sweeps.search.sweep_file import SweepFile
 
 FILE = "sweep.json"
 ENDED = ("finished", "pruned", "failed")
-
-
-def now() -> str:
-    """Return the time in the format of run folders."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Study:

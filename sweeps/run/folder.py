@@ -31,6 +31,11 @@ SILENT_AFTER = 600.0
 ERROR_LINES = 8
 
 
+def now() -> str:
+    """Return the time in the format of run folders."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested mappings as one mapping with dotted keys, as sweeps and W&B name settings; keep empty ones."""
     flat: dict[str, Any] = {}
@@ -127,7 +132,7 @@ def active_seconds(folder: Path, state: Mapping[str, Any]) -> float | None:
     attempts = read_json(folder / ATTEMPTS).get("attempts")
     spans = [each for each in attempts if isinstance(each, dict)] if isinstance(attempts, list) else []
     is_running = status(folder, state) == "running"
-    last = state.get("ended") or (datetime.now(UTC).isoformat() if is_running else None)
+    last = state.get("ended") or (now() if is_running else None)
     seconds = [_between(each.get("started"), each.get("ended") or last) for each in spans or [state]]
     known = [each for each in seconds if each is not None]
     return sum(known) if known else None

@@ -11,7 +11,6 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from symbreak.sweeps.run.folder import (
     SUMMARY,
     TRACEBACK,
     latest_checkpoint,
+    now,
     read_json,
     rows_before,
     write_json,
@@ -36,10 +36,6 @@ from symbreak.sweeps.run.resume import Origin
 INTERRUPTED, PREEMPTED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 WRITING_SHARE = 0.01
 """Upper bound on the share of run time spent writing files: a new key rewrites the whole history, which grows."""
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class RunLogger(CSVLogger):
@@ -62,7 +58,7 @@ class RunLogger(CSVLogger):
         self._written, self._write_seconds = time.monotonic(), 0.0
         self.state: dict[str, Any] = {
             "status": "running",
-            "started": _now(),
+            "started": now(),
             "ended": None,
             "command": ["symbreak", *sys.argv[1:]],
             "error": None,
@@ -128,7 +124,7 @@ class RunLogger(CSVLogger):
     @rank_zero_only
     def _end(self, status: str, error: str | None = None) -> None:
         self._write()
-        self.state |= {"status": status, "ended": _now(), "error": error}
+        self.state |= {"status": status, "ended": now(), "error": error}
         write_json(self.path / STATE, self.state)
 
     @rank_zero_only

@@ -62,7 +62,7 @@ class Nowhere(io.StringIO):
 
 def looker(study):
     """Return a function that looks at every run and shows where they are, as the driver does four times a second."""
-    driver = Driver(study, Idle(), 1)  # pyright: ignore[reportArgumentType]
+    driver = Driver(study, Idle())  # pyright: ignore[reportArgumentType]
     console = Console(file=Nowhere(), width=200)
     progress = Progress("big", study.folder, study.total, study.sweep.metric, console)
 

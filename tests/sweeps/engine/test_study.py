@@ -154,7 +154,7 @@ def test_a_driver_waits_for_the_disk(make_study, monkeypatch):
     study = make_study(values=[1])
     said: list[str] = []
     study.files.say = said.append
-    driver = Driver(study, SimpleNamespace(free=lambda: 1), 1)  # pyright: ignore[reportArgumentType]
+    driver = Driver(study, SimpleNamespace(free=lambda: 1))  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr(study, "begin", full)
     assert driver.step()
     assert study.points[0].status == "waiting"
