@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
-import json
 import multiprocessing
 import os
 import shutil
@@ -13,14 +12,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from symbreak.sweeps.engine.machine import run_environment
 from symbreak.sweeps.run.folder import LOCK, LOG
 
 STOP_SECONDS = 30.0
@@ -46,11 +42,11 @@ class Job:
     cwd: str = field(default_factory=os.getcwd)
 
 
-def execute(job: Job, environment: dict[str, str], wait_for_owner: Callable[[], Any]) -> int:
+def execute(job: Job, environment: dict[str, str]) -> int:
     """Execute a job in this process, which must be disposable, and return its exit code.
 
-    The process leads its own session. When `wait_for_owner` returns, the owner has ended, and the whole session is
-    killed at once. The folder's lock makes a later attempt wait until the last process of this one has ended.
+    The process leads its own session, which is killed at once when the process that started it has ended. The folder's
+    lock makes a later attempt wait until the last process of this one has ended.
     """
     os.setsid()
     log = os.open(Path(job.folder, LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -60,14 +56,16 @@ def execute(job: Job, environment: dict[str, str], wait_for_owner: Callable[[], 
     os.chdir(job.cwd)
     os.environ.clear()
     os.environ.update(environment)
-    threading.Thread(target=_end_with, args=(wait_for_owner,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with Path(job.folder, LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return _symbreak(job) if job.command[0] == "symbreak" else _subprocess(job)
 
 
-def _end_with(wait_for_owner: Callable[[], Any]) -> None:
-    wait_for_owner()
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os.killpg(0, signal.SIGKILL)
 
 
@@ -115,35 +113,6 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def run_from_pipe() -> NoReturn:
-    """Execute the job in the first line of standard input, whose end of file means that the owner has ended."""
-    job = Job(**json.loads(sys.stdin.readline()))
-    owner = os.dup(sys.stdin.fileno())
-    leave(execute(job, run_environment(job.threads) | job.variables, lambda: os.read(owner, 1)))
-
-
-def supervise(job: Job) -> int:
-    """Execute a job in a new process that ends with this one; on KeyboardInterrupt it receives SIGTERM.
-
-    Returns:
-        Its exit code, -n where signal n killed it.
-    """
-    command = [sys.executable, "-c", "from symbreak.sweeps.engine.job import run_from_pipe; run_from_pipe()"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(asdict(job)) + "\n")
-    process.stdin.flush()
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        signal_group(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-        raise
-    finally:
-        signal_group(process.pid, signal.SIGKILL, has_ended=process.poll() is not None)
-
-
 def signal_group(pid: int, number: int, has_ended: bool = False) -> None:
     """Send a signal to a run and to every process that it started, even if the run has ended."""
     try:
@@ -152,9 +121,3 @@ def signal_group(pid: int, number: int, has_ended: bool = False) -> None:
         with contextlib.suppress(ProcessLookupError):
             if not has_ended:
                 os.kill(pid, number)
-
-
-def owner_of_a_child() -> Callable[[], Any]:
-    """Return a function that waits until the process that started this one through multiprocessing has ended."""
-    parent = multiprocessing.parent_process()
-    return parent.join if parent else lambda: time.sleep(float("inf"))

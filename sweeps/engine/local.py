@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from symbreak.sweeps.engine.executor import LOST
-from symbreak.sweeps.engine.job import STOP_SECONDS, Job, execute, leave, owner_of_a_child, signal_group
+from symbreak.sweeps.engine.job import STOP_SECONDS, Job, execute, leave, signal_group
 from symbreak.sweeps.engine.machine import cores, make_slots, run_environment, visible_gpus
 from symbreak.sweeps.errors import UsageError
 
@@ -150,6 +150,6 @@ def _call(sender: Connection, function: Callable[..., Any], arguments: tuple[Any
 
 
 def _execute(job: Job, environment: dict[str, str], sender: Connection) -> None:
-    code = execute(job, environment, owner_of_a_child())
+    code = execute(job, environment)
     sender.send(code)
     leave(code)

@@ -6,11 +6,15 @@ import logging
 import signal
 import time
 import uuid
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from symbreak.sweeps.engine.executor import LOST
-from symbreak.sweeps.engine.job import STOP_SECONDS, Job, supervise
+from symbreak.sweeps.engine.job import STOP_SECONDS, Job
+from symbreak.sweeps.engine.local import PRELOAD, ForkServer
+from symbreak.sweeps.engine.machine import run_environment
 from symbreak.sweeps.errors import UsageError
 
 try:
@@ -88,7 +92,7 @@ class RayExecutor:
             raise UsageError(f"a run needs {need}; the cluster has {have['CPU']:g} and {have['GPU']:g}")
         _check_storage(folder.resolve())
         # The driver, not Ray, restarts a task that was lost with its machine: the run resumes from a checkpoint.
-        self._remote = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=0)(supervise)
+        self._remote = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=0)(_run)
         self._running: list[RayProcess] = []
 
     def free(self) -> int:
@@ -114,6 +118,33 @@ class RayExecutor:
         if self.gpus:
             room = min(room, int(resources.get("GPU", 0) // self.gpus))
         return room if self.workers is None else min(room, self.workers)
+
+
+@cache
+def _server(preload: Sequence[str]) -> ForkServer:
+    """Return the fork server of this Ray worker; a child imports the worker's main module, which needs Ray."""
+    return ForkServer((*preload, "ray"))
+
+
+def _run(job: Job) -> int:
+    """Execute a job in a process that ends with this Ray worker; on KeyboardInterrupt it receives SIGTERM.
+
+    Returns:
+        Its exit code, -n where signal n killed it.
+    """
+    server = _server(PRELOAD if job.command[0] == "symbreak" else ())
+    run = server.start(job, run_environment(job.threads) | job.variables)
+    try:
+        run.process.join()
+    except KeyboardInterrupt:
+        run.stop()
+        run.process.join(STOP_SECONDS)
+        raise
+    finally:
+        run.kill()
+    code = run.exit_code()
+    assert code is not None
+    return code
 
 
 def _check_storage(folder: Path) -> None:

@@ -9,6 +9,8 @@ import pandas as pd
 
 from symbreak.sweeps.report.arms import readable
 from symbreak.sweeps.report.equivalent_noise import NoiseLaw, noise_laws
+from symbreak.sweeps.report.figures.clones import ASYMMETRY as COPIES
+from symbreak.sweeps.report.figures.clones import separated
 from symbreak.sweeps.report.figures.correlation import he_runs
 from symbreak.sweeps.report.figures.style import MAX_ARMS, arm_styles
 from symbreak.sweeps.report.growth import ASYMMETRY, escapes, median_step, thresholds
@@ -47,6 +49,20 @@ def _arm(table: RunTable, facts: pd.DataFrame, arm: str) -> Sentence | None:
     return Sentence(arm, f"{text}.") if text else None
 
 
+def _copies(table: RunTable, runs: list[int]) -> str:
+    """Describe when copies of units began to differ, and by how much they differ in the end."""
+    if not table.has(COPIES):
+        return ""
+    steps, last = (values[values.index.isin(runs)] for values in separated(table))
+    if last.empty:
+        return ""
+    if steps.isna().all():
+        return f"copies kept equal bits for {last.max():.0f} steps"
+    first = int(median_step(steps.to_numpy(), last.to_numpy())[0])
+    when = f"copies differed after {first} step{'s' * (first > 1)}" if first else "units differed from the start"
+    return f"{when}; asymmetry among them at the end {table.final(COPIES)[last.index].median():.2g}"
+
+
 def _symmetry(table: RunTable, facts: pd.DataFrame) -> str:
     """Describe an arm's symmetry: kept exactly, broken below the threshold, escaped, or absent from the start."""
     measured = facts.dropna(subset="last")
@@ -62,7 +78,8 @@ def _symmetry(table: RunTable, facts: pd.DataFrame) -> str:
     if measured["escape"].isna().all():
         return f"symmetry broke, but asymmetry stayed at or below {values['value'].max():.1g} up to step {last}"
     if (measured["escape"] == 0).all():
-        return f"features differed from the start (asymmetry {values['value'].iloc[0]:.2g})"
+        start = f"features differed from the start (asymmetry {values['value'].iloc[0]:.2g})"
+        return _copies(table, list(measured.index)) or start
     return _escape(table, measured)
 
 
@@ -100,6 +117,9 @@ def _divergence(table: RunTable, facts: pd.DataFrame) -> str:
 
 
 def _accuracy(table: RunTable, arm: str) -> str:
+    if table.has("test/perplexity"):
+        loss = table.final("test/loss")[table.runs["arm"] == arm].dropna()
+        return f"ended at a test loss of {loss.mean():.3f} nats" if len(loss) else ""
     key = final_accuracy_key(table)
     if key is None:
         return ""

@@ -60,6 +60,7 @@ class Cluster:
         if wanted:
             from ray.cluster_utils import Cluster as Simulated
 
+            os.environ.update(RAY_worker_niceness="0")
             self.cluster = Simulated(initialize_head=True, head_node_args={"num_cpus": 1})
             self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
             self.options += ["--executor", "ray", "--ray-address", str(self.cluster.address)]

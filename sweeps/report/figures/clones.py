@@ -114,15 +114,19 @@ def _draw(plot: go.Figure, table: RunTable, frames: _Frames, row: int, column: i
         plot.add_trace(trace, row=row, col=column)
 
 
+def separated(table: RunTable) -> tuple[pd.Series, pd.Series]:
+    """Return, per run with copies, the steps to their first difference, NaN without one, and the steps measured."""
+    measured = table.series(ASYMMETRY).groupby("run")["step"].agg(["min", "max"])
+    events = table.series(STEPS).groupby("run")["value"].min() if table.has(STEPS) else pd.Series(dtype="float64")
+    return events.reindex(measured.index), measured["max"] - measured["min"]
+
+
 def steps_to_separation(table: RunTable) -> Figure | None:
     """Draw per arm the steps from the start as copies to the first difference, or the steps without one."""
     if not table.has(ASYMMETRY):
         return None
-    measured = table.series(ASYMMETRY).groupby("run")["step"].agg(["min", "max"])
-    arms = table.runs["arm"][measured.index]
-    events = table.series(STEPS).groupby("run")["value"].min() if table.has(STEPS) else pd.Series(dtype="float64")
-    steps = events.reindex(measured.index)
-    last = measured["max"] - measured["min"]
+    steps, last = separated(table)
+    arms = table.runs["arm"][last.index]
     names = {arm: plain(arm) for arm in dict.fromkeys(reversed(list(arms)))}
     plot = blank("optimiser steps since the units were copies", "", height=max(260, 110 + 30 * len(names)))
     for position, (arm, name) in enumerate(names.items()):

@@ -1,6 +1,7 @@
 """Sweeps on a simulated Ray cluster, which all tests of this file share."""
 
 import json
+import os
 import time
 
 import pytest
@@ -14,6 +15,7 @@ ray = pytest.importorskip("ray")
 def cluster():
     from ray.cluster_utils import Cluster
 
+    os.environ.update(RAY_worker_niceness="0")  # Ray's own value lets every other test go first
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     yield cluster

@@ -27,6 +27,14 @@ def test_each_arm_is_described_by_what_it_did(sweep_table):
     assert "ended in the range of He's 2 seeds" in text["Backward correlation"]
 
 
+def test_copies_are_described_by_their_separation_and_the_loss(copies_table):
+    text, loss = said(copies_table), copies_table.final("test/loss")
+    even, uneven = (loss[copies_table.runs["arm"] == arm].item() for arm in ("split=even", "split=uneven"))
+    assert text["split=even"] == f"copies kept equal bits for 8 steps; ended at a test loss of {even:.3f} nats."
+    assert text["split=uneven"].startswith("copies differed after 1 step; asymmetry among them at the end 0.")
+    assert text["split=uneven"].endswith(f"; ended at a test loss of {uneven:.3f} nats.")
+
+
 def test_the_noise_law_is_put_in_words(law_table):
     text = said(law_table)
     assert text["Initial noise"].startswith("escape fell monotonically from step ")
