@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import PassThroughProfiler
@@ -170,8 +171,15 @@ class SymbreakCLI(ConfiguredCLI):
         self.run_logger.callbacks = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         with self.run_logger.run():
             self.trainer.fit(**kwargs)
+            if self.origin and self.origin.step == self.trainer.global_step:  # it ended before its last checkpoint
+                self._save_last()
             if self._get(self.config_init, "run.test"):
                 self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+
+    def _save_last(self) -> None:
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.save_last and callback.dirpath:
+                self.trainer.save_checkpoint(Path(callback.dirpath, f"{callback.CHECKPOINT_NAME_LAST}.ckpt"))
 
     def validate(self, **kwargs: Any) -> None:
         """Validate the weights of the checkpoint."""

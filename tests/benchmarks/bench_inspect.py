@@ -1,27 +1,16 @@
 """Inspection of checkpoints with layers of a 7-billion-parameter model: time and peak memory."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.benchmarks.commands import run_measured
 
-ROOT = Path(__file__).parents[2]
 SHAPES = {"q_proj": (4096, 4096), "gate_proj": (11008, 4096), "down_proj": (4096, 11008)}
 LAYERS = {"safetensors": 9, "bin": 2}
 """Number of layers of each shape by kind of shard: 1.9 and 0.4 GB in bfloat16."""
-SCRIPT = """
-import re, sys, time
-from pathlib import Path
-begun = time.perf_counter()
-from symbreak.sweeps.inspection.command import inspect
-inspect(sys.argv[1], Path(sys.argv[2]))
-peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())  # of this program, not its parent
-print("seconds and GB:", time.perf_counter() - begun, int(peak[1]) * 1024 / 1e9)
-"""
 
 
 def write_checkpoint(folder: Path, kind: str) -> Path:
@@ -44,10 +33,7 @@ def write_checkpoint(folder: Path, kind: str) -> Path:
 def test_inspect(benchmark, record, tmp_path, kind):
     path, page = write_checkpoint(tmp_path, kind), tmp_path / "page.html"
     size = sum(file.stat().st_size for file in tmp_path.iterdir())
-    command = [sys.executable, "-c", SCRIPT, str(path), str(page)]
-    options = {"check": True, "capture_output": True, "text": True, "cwd": ROOT}
-    done = benchmark.pedantic(lambda: subprocess.run(command, **options), rounds=1)
-    seconds, peak = map(float, done.stdout.split("seconds and GB:")[1].split())
+    seconds, peak = benchmark.pedantic(run_measured, args=("inspect", path, "-o", page), rounds=1)
     assert page.read_text().count("rows 3, 7 are copies") == LAYERS[kind]
     for file in tmp_path.iterdir():
         file.unlink()

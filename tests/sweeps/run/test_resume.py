@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -152,3 +153,15 @@ def test_the_layer_that_runs_last_is_the_output_wherever_it_is_defined(symbreak,
     assert symbreak("fit", *words, "--trainer.max_steps=4", f"--run.dir={tmp_path / 'run'}") == 0
     assert read_json(tmp_path / "run" / "run.json")["output_layers"] == ["network.head"]
     assert read_outcome(tmp_path / "run").distinct_filters.keys() == {"network.body"}
+
+
+def test_a_run_of_a_sweep_that_ended_before_its_last_checkpoint_saves_it(symbreak, trained, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / "resume.ckpt")
+    (run / "point.json").write_text("{}")
+    monkeypatch.setenv("SYMBREAK_RUN_DIR", str(run))
+    assert symbreak("fit", f"--ckpt_path={run / 'checkpoints' / 'resume.ckpt'}") == 0
+    ours, theirs = checkpoint_of(run), checkpoint_of(trained)
+    assert ours["global_step"] == theirs["global_step"]
+    assert all(torch.equal(ours["state_dict"][name], value) for name, value in theirs["state_dict"].items())
