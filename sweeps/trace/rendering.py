@@ -29,7 +29,7 @@ COLUMNS = {
     "slices": "groups of equal slices that the operation left",
     "ulps": "largest difference between slices that should be equal, in ulps of the tensor's largest entry",
     "line": "of the user's code",
-    "audit": "the audit's verdict on the operation in this precision, on this machine",
+    "audit": "the audit's verdict on the operation in this precision, on this machine; - where no operation separated",
 }
 
 
