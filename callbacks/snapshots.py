@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.utils.data import DistributedSampler
 from torch.utils.hooks import RemovableHandle
 
 from symbreak.callbacks.schedule import Schedule
@@ -129,7 +130,7 @@ class Snapshots(Callback):
         found = [part for part in parts if part is not None]
         if not trainer.is_global_zero or len(found) < trainer.world_size:
             return
-        arrays = {name: np.concatenate([part[name].numpy() for part in found]) for name in found[0]}
+        arrays = {name: _in_order(trainer, [part[name].numpy() for part in found]) for name in found[0]}
         if sum(array.nbytes for array in arrays.values()) <= MAX_BYTES:
             save: Any = np.savez
             _write(folder / LOGITS, lambda file: save(file, **arrays))
@@ -142,6 +143,18 @@ class Snapshots(Callback):
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
+
+
+def _in_order(trainer: Trainer, parts: list[np.ndarray]) -> np.ndarray:
+    """Return the rows of all ranks in the order of the test set, each once.
+
+    The shards of this project's data are contiguous. A `DistributedSampler` deals single samples to the ranks in turn,
+    and repeats some so that all ranks have equally many.
+    """
+    sampler = getattr(trainer.test_dataloaders, "sampler", None)
+    if not isinstance(sampler, DistributedSampler):
+        return np.concatenate(parts)
+    return np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])[: len(sampler.dataset)]  # pyright: ignore[reportArgumentType]
 
 
 def _columns(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

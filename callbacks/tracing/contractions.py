@@ -10,6 +10,16 @@ from symbreak.callbacks.tracing.calls import Call
 from symbreak.callbacks.tracing.claims import CLASSES, Claim, Slices, groups_of, slices
 
 
+def convolution_name(call: Call) -> str:
+    """Return the kind and kernel of a convolution, such as `grouped_conv3x3`; empty for another operation."""
+    if call.name not in ("convolution", "convolution_backward"):
+        return ""
+    weight, groups = call.arguments["weight"], call.arguments["groups"]
+    kind = "transposed_" if call.get("transposed") else ""
+    kind += "" if groups == 1 else "grouped_" if weight.shape[1] > 1 else "depthwise_"
+    return f"{kind}conv{'x'.join(map(str, weight.shape[2:]))}"
+
+
 def convolution(call: Call, out: Sequence[Tensor | None]) -> list[Claim]:
     """Claim output channels by their filters and biases and, if grouped, by the input channels of their group."""
     x, weight, bias, groups = (call.get(name) for name in ("input", "weight", "bias", "groups"))

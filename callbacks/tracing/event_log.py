@@ -35,6 +35,7 @@ class EventLog:
         ulps: float | None = None,
         subject: str | None = None,
         place: Place | None = None,
+        convolution: str = "",
     ) -> Causes:
         """Add an event about an axis of a tensor; return its number as a cause."""
         place = place or (Place("start", "", None) if operation == INITIAL else self._places.place())
@@ -51,6 +52,7 @@ class EventLog:
             groups=groups,
             ulps=ulps,
             index=index,
+            convolution=convolution,
         )
         self._events.append(event)
         if subject is None and "backward" in place.phase:

@@ -38,7 +38,7 @@ class Line:
     function: str
 
     def __str__(self) -> str:
-        path, here = Path(self.file), Path.cwd()
+        path, here = Path(self.file).resolve(), Path.cwd().resolve()  # a package may be installed as links
         return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{self.number}, {self.function}"
 
 

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from symbreak.callbacks.tracing.calls import Call, tensors_in
 from symbreak.callbacks.tracing.claims import CLASSES, Governors, Slices
 from symbreak.callbacks.tracing.collectives import Reductions
+from symbreak.callbacks.tracing.contractions import convolution_name
 from symbreak.callbacks.tracing.event_log import EventLog
 from symbreak.callbacks.tracing.memory import NOTHING, Causes, Memory, axis_key, is_partial
 from symbreak.callbacks.tracing.partitions import MAX_SLICES, Partition, refinement, separation_ulps
@@ -200,8 +201,8 @@ class Tracer(TorchDispatchMode):
     ) -> Causes:
         """Log an event of the current operation."""
         assert self._call is not None
-        operation = str(self._call.function._schema.name)
-        return self._log.add(kind, operation, tensor, axis, groups, self.result.seen, ulps, subject)
+        operation, name = str(self._call.function._schema.name), convolution_name(self._call)
+        return self._log.add(kind, operation, tensor, axis, groups, self.result.seen, ulps, subject, convolution=name)
 
 
 def _aliases(output: Tensor, inputs: Sequence[Tensor]) -> bool:

@@ -34,6 +34,7 @@ class Event:
         groups: Number of groups of equal slices.
         ulps: Largest difference between slices that should be equal, in ulps of the largest entry.
         index: Position among all operations of the trace.
+        convolution: Kind and kernel of a convolution, such as `grouped_conv3x3`; empty for another operation.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Event:
     groups: int
     ulps: float | None
     index: int
+    convolution: str = ""
 
     @property
     def slices(self) -> int:

@@ -17,8 +17,8 @@ from symbreak.sweeps.compare.matching import match, permuted
 from symbreak.sweeps.compare.network import Probe, make_probe
 from symbreak.sweeps.compare.predictions import (
     Predictions,
+    binomial_interval,
     churn,
-    churn_interval,
     error_consistency,
     independent_churn,
     read_predictions,
@@ -141,7 +141,7 @@ def _predicted(result: PairResult, first: Predictions | None, second: Prediction
     return replace(
         result,
         churn=share,
-        churn_interval=churn_interval(share, len(first.labels)),
+        churn_interval=binomial_interval(share, len(first.labels)),
         independent_churn=independent_churn(first.accuracy, second.accuracy, first.count),
         error_consistency=error_consistency(first, second),
     )

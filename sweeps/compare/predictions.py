@@ -51,8 +51,8 @@ def churn(first: Predictions, second: Predictions) -> float:
     return float((first.classes != second.classes).mean())
 
 
-def churn_interval(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the exact binomial (Clopper-Pearson) interval of a churn observed on ``count`` images."""
+def binomial_interval(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact binomial (Clopper-Pearson) interval of a share observed on ``count`` images."""
     from scipy.stats import binomtest
 
     low, high = binomtest(round(share * count), count).proportion_ci(confidence)

@@ -22,6 +22,7 @@ FUNCTIONS: dict[str, Callable[[pd.Series], float]] = {
     "min": lambda values: float(values.min()),
     "max": lambda values: float(values.max()),
     "count": lambda values: float(values.count()),
+    "ratio": lambda values: float(values.max() / values.min()),
 }
 KEYS = ("question", "answer", "record", "numbers", "figure", "command", "cost", "readme")
 NUMBER_KEYS = ("table", "of", "where", *FUNCTIONS)

@@ -22,7 +22,7 @@ from symbreak.sweeps.record.pictures import draw
 from symbreak.sweeps.report.figures import choose
 from symbreak.sweeps.report.grids import NEVER, UNKNOWN, Grid, by_arm
 from symbreak.sweeps.report.ledger import ledger
-from symbreak.sweeps.report.ledger_table import ledger_grid, ledger_sentences
+from symbreak.sweeps.report.ledger_table import ledger_grid, ledger_sentences, pairs_grid
 from symbreak.sweeps.report.sentences import sentences
 from symbreak.sweeps.report.table import RunTable
 from symbreak.sweeps.report.writing import facts_of
@@ -43,6 +43,7 @@ def write(folder: Path, name: str, table: RunTable, command: str, remarks: str) 
     """
     entries = ledger(table)
     grids = {"Arms": by_arm(table), "Noise ledger": ledger_grid(entries)}
+    grids["Sources that differ significantly"] = pairs_grid(entries)
     runs = runs_frame(table)
     provenance = provenance_of(table, command, runs["seconds"])
     frames = {readme.RUNS: runs, readme.EQUIVALENTS: equivalents_frame(table)}

@@ -24,6 +24,9 @@ COLUMNS = (
     "separation step",
     "equivalent noise",
 )
+NAMED = 3
+"""Maximum number of sources that a sentence names."""
+PAIRS = ("one source", "another", "spreads that differ (points)", "churns that differ (%)")
 UNMEASURED = Cell(UNKNOWN, math.inf)
 
 
@@ -76,6 +79,29 @@ def _equivalent(entry: Entry, ledger: Ledger) -> Cell:
     return Cell(readable(float(f"{scale:.1e}")), scale)
 
 
+def pairs_grid(ledger: Ledger | None) -> Grid:
+    """Return a row per pair of sources that differ significantly, with the values that do."""
+    if ledger is None or not (ledger.spreads or ledger.churns):
+        return Grid([], [])
+    entries = {entry.source: entry for entry in ledger.entries}
+    return Grid(
+        list(PAIRS),
+        [
+            [
+                text(a),
+                text(b),
+                _both(100 * (entries[a].spread or 0.0), 100 * (entries[b].spread or 0.0), (a, b) in ledger.spreads),
+                _both(100 * (entries[a].churn or 0.0), 100 * (entries[b].churn or 0.0), (a, b) in ledger.churns),
+            ]
+            for a, b in dict.fromkeys([*ledger.spreads, *ledger.churns])
+        ],
+    )
+
+
+def _both(one: float, other: float, differ: bool) -> Cell:
+    return Cell(f"{one:.2f} and {other:.2f}", abs(one - other)) if differ else UNMEASURED
+
+
 def ledger_sentences(ledger: Ledger | None) -> list[Sentence]:
     """Return sentences: sizes of the effects, sources that differ significantly, and sources with too few runs."""
     if ledger is None:
@@ -109,13 +135,12 @@ def _effects(entries: Sequence[Entry]) -> list[Sentence]:
 
 
 def _differing(pairs: Sequence[Pairing], judged: Sequence[Entry]) -> str:
-    """Say which sources differ, grouped by the one that differs from most others."""
+    """Say how many pairs of sources differ, and which sources differ from most others."""
     comparisons = len(judged) * (len(judged) - 1) // 2
-    origin = f"(95 % bootstrap over runs, corrected for {comparisons} comparisons)"
-    left, parts = list(pairs), []
-    while left:
-        most, _ = Counter(name for pair in left for name in pair).most_common(1)[0]
-        others = [next(name for name in pair if name != most) for pair in left if most in pair]
-        parts.append(f"{most} from {', '.join(others)}")
-        left = [pair for pair in left if most not in pair]
-    return f"differs: {'; '.join(parts)} {origin}." if parts else f"differs between no two sources {origin}."
+    test = "95 % bootstrap over runs, Bonferroni-corrected"
+    if not pairs:
+        return f"differs significantly in none of {comparisons} pairs of sources ({test})."
+    counts = Counter(name for pair in pairs for name in pair).most_common()
+    most = [f"{name} ({count})" for name, count in counts[:NAMED]]
+    which = f"{'most of them with ' if len(counts) > NAMED else ''}{', '.join(most)}"
+    return f"differs significantly in {len(pairs)} of {comparisons} pairs of sources: {which} ({test})."

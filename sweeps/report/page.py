@@ -24,6 +24,7 @@ class Page:
         sentences: Sentences about the runs.
         arms: Table of arms.
         ledger: Table of sources of randomness.
+        pairs: Table of pairs of sources that differ significantly.
         runs: Table of runs.
         figures: Figures in order, grouped by section.
         skipped: Folders left out of the report.
@@ -37,6 +38,7 @@ class Page:
     sentences: Sequence[Sentence] = ()
     arms: Grid = field(default_factory=lambda: Grid([], []))
     ledger: Grid = field(default_factory=lambda: Grid([], []))
+    pairs: Grid = field(default_factory=lambda: Grid([], []))
     runs: Grid = field(default_factory=lambda: Grid([], []))
     figures: Sequence[Figure] = ()
     skipped: Sequence[Skipped] = ()

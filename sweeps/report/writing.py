@@ -16,7 +16,7 @@ from symbreak.sweeps.report.figures.audit import matrices
 from symbreak.sweeps.report.figures.style import INK
 from symbreak.sweeps.report.grids import by_arm, by_run
 from symbreak.sweeps.report.ledger import ledger
-from symbreak.sweeps.report.ledger_table import ledger_grid, ledger_sentences
+from symbreak.sweeps.report.ledger_table import ledger_grid, ledger_sentences, pairs_grid
 from symbreak.sweeps.report.page import Page, render
 from symbreak.sweeps.report.provenance import Row, audit_provenance, commands, provenance
 from symbreak.sweeps.report.sentences import sentences
@@ -66,6 +66,7 @@ def compose(table: RunTable, figures: list[Figure], audits: Sequence[Row] = (), 
         sentences=[*sentences(table), *ledger_sentences(book)],
         arms=by_arm(table),
         ledger=ledger_grid(book),
+        pairs=pairs_grid(book),
         runs=by_run(table),
         figures=figures,
         skipped=table.skipped,

@@ -20,7 +20,7 @@ AXES = ("filters", "inputs")
 COLUMNS = {
     "layer": "weight, and whether its filters (rows) or its inputs (columns) became different",
     "step": "number of updates after which they differ",
-    "groups": "groups of equal ones before and after that update",
+    "groups": "groups of equal ones before and after that update, or at the start",
     "cause": "separation: an operation made equal slices different; randomness: it draws random numbers; values: given "
     "or arranged different; spread: by another weight that differed before the step",
     "operation": "what did it first",
@@ -29,7 +29,7 @@ COLUMNS = {
     "slices": "groups of equal slices that the operation left",
     "ulps": "largest difference between slices that should be equal, in ulps of the tensor's largest entry",
     "line": "of the user's code",
-    "audit": "the audit's verdict on the operation in this precision, on this machine",
+    "audit": "the audit's verdict on the operation in this precision, on this machine; - where no operation separated",
 }
 
 
@@ -66,6 +66,9 @@ def verdict(watch: SymmetryTrace, steps: int, audit: Callable[[Event], str]) -> 
     sentence += next((trace.note for _, trace in watch.traces), "")
     rows: dict[tuple[str, int], dict[str, str]] = {}
     unreached: dict[str, None] = {}
+    if watch.initial is not None:
+        groups = watch.traces[0][1].initial if watch.traces else {}
+        rows = {(name, 0): _initial(name, watch.initial.step, groups.get(name)) for name in watch.initial.weights}
     for step, trace in watch.traces:
         for change in trace.changes:
             if change.cause is not None and (change.weight, change.axis) not in rows:
@@ -75,6 +78,11 @@ def verdict(watch: SymmetryTrace, steps: int, audit: Callable[[Event], str]) -> 
     return Verdict(
         sentence if finding is None else str(finding), list(rows.values()), list(unreached), steps, operations
     )
+
+
+def _initial(weight: str, step: int, groups: int | None) -> dict[str, str]:
+    known = {"layer": f"{weight}, {AXES[0]}", "step": str(step), "groups": str(groups or ""), "audit": "-"}
+    return dict.fromkeys(COLUMNS, "") | known | {"cause": "values", "operation": INITIAL}
 
 
 def _row(step: int, change: Change, event: Event, audited: str) -> dict[str, str]:
@@ -88,7 +96,7 @@ def _row(step: int, change: Change, event: Event, audited: str) -> dict[str, str
                 f"{change.before} to {change.after}",
                 "spread" if spread else event.kind,
                 f"by {event.subject}" if spread else event.operation,
-                ", ".join(part for part in ("" if spread else event.subject, event.place.phase) if part),
+                "" if spread else ", ".join(part for part in (event.subject, event.place.phase) if part),
                 f"{event.dtype} {'x'.join(map(str, event.shape))}",
                 f"{event.groups} of {event.slices}",
                 "" if event.ulps is None else f"{event.ulps:.3g}",
@@ -111,7 +119,7 @@ def table(found: Verdict) -> Table:
 
 
 def _cause(row: dict[str, str]) -> str:
-    return f"{row['cause']} {row['operation']}, {row['where']}"
+    return ", ".join(part for part in (f"{row['cause']} {row['operation']}", row["where"]) if part)
 
 
 def write_json(path: Path, content: Verdict | Divergence, facts: dict[str, Any]) -> None:

@@ -42,25 +42,23 @@ def audited(event: Event, optimizer: str = "SGD") -> tuple[str, ...]:
         return (found,) if found in OPERATIONS else ()
     if name == "native_batch_norm_backward":
         return ("batch_norm_parameter_grad",) if of_weight else ("batch_norm_input_grad",)
-    if name in ("convolution", "convolution_backward"):
-        kernel = event.shape[-1] if of_weight and len(event.shape) == 4 else None
-        layers = [f"conv{kernel}x{kernel}"] if kernel in (1, 3) else ["conv3x3", "conv1x1"]
-    elif name in ("mm", "addmm", "linear"):
-        layers = ["linear"]
-    else:
+    layer = "linear" if name in ("mm", "addmm", "linear") else event.convolution
+    if not layer:
         return _PLAIN.get(name, ())
     which = "forward"
     if "backward" in event.place.phase:
         which = ("filter_grad", "column_grad")[min(event.axis, 1)] if of_weight else "input_grad"
-    return tuple(f"{layer}_{which}" for layer in layers)
+    return (f"{layer}_{which}",) if f"{layer}_{which}" in OPERATIONS else ()
 
 
 def audit_verdict(event: Event, optimizer: str = "SGD", world_size: int = 1) -> str:
     """Audit the operation in the event's precision and number of channels; return the verdict in words."""
     precision = next((name for name in get_args(Precision) if str(dtype_of(name)).endswith(f".{event.dtype}")), None)
     names = audited(event, optimizer)
-    if event.kind != "separation" or precision is None or not names:
+    if event.kind != "separation":
         return "-"
+    if precision is None or not names:
+        return "not audited"
     judged = [finding for name in names for finding in _judge(name, precision, event.slices, world_size)]
     cases = [finding for finding in judged if finding.status == "ok"]
     bad = [finding for finding in cases if not finding.symmetric]

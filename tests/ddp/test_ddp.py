@@ -2,11 +2,21 @@ import csv
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from tests.ddp.training import NETWORKS, command_line, every_network, logged, zero_const_net
+from tests.ddp.training import (
+    NETWORKS,
+    command_line,
+    digits_test_set,
+    every_network,
+    logged,
+    tested,
+    zero_const_net,
+)
 
+from symbreak.callbacks.snapshot_files import LOGITS
 from symbreak.sweeps.audit.processes import run_ranks
 
 
@@ -50,6 +60,19 @@ def test_every_network_trains_under_every_callback():
         assert not [key for _, key in second[name][1] if key.startswith(("diversity/", "symmetry/"))]
         assert max(Counter(pair for pair in keys if pair[1] != "epoch").values()) == 1, name
         assert {"diversity", "symmetry"} <= {key.partition("/")[0] for _, key in keys}
+
+
+@pytest.mark.parametrize("dealt", [False, True])
+def test_the_file_of_test_logits_holds_every_image_once_in_order_on_any_number_of_ranks(tmp_path, dealt):
+    """359 images: over two ranks a `DistributedSampler` repeats one."""
+    _, labels = digits_test_set()
+    kept = {}
+    for world_size in (1, 2):
+        run_ranks(tested, world_size, str(tmp_path / str(world_size)), dealt)
+        kept[world_size] = np.load(tmp_path / str(world_size) / LOGITS, allow_pickle=False)
+    for found in kept.values():
+        np.testing.assert_array_equal(found["labels"], labels.numpy())
+    np.testing.assert_allclose(kept[2]["logits"], kept[1]["logits"], rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,16 @@ from pytorch_lightning import LightningModule, Trainer, seed_everything
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from tests.callbacks.training import MemoryLogger
+from torch.utils.data import DataLoader, TensorDataset
 
-from symbreak.callbacks import Determinism, FeatureDiversity, OrderedDDPStrategy, RoundingNoise, SymmetryBreaking
+from symbreak.callbacks import (
+    Determinism,
+    FeatureDiversity,
+    OrderedDDPStrategy,
+    RoundingNoise,
+    Snapshots,
+    SymmetryBreaking,
+)
 from symbreak.callbacks.functional import distinct_rows
 from symbreak.datamodules import DigitsDataModule
 from symbreak.lightning_modules import MLP, ConstNet, ImportedNetwork, LeakyNet, ResNet
@@ -92,6 +100,31 @@ def every_network():
         _, logger = fit(module, [Determinism("strict"), RoundingNoise(1), FeatureDiversity(1), SymmetryBreaking(1)], 2)
         found[name] = weights(module), [(step, key) for step, row in logger.rows for key in row]
     return found
+
+
+def tested(folder, dealt):
+    """Save the test logits of a network, of digits or of a `DataLoader` over its test set."""
+    be_a_rank()
+    torch.manual_seed(0)
+    module = MLP(depth=2, width=4, in_channels=1, init="he")
+    data = DigitsDataModule(batch_size=32)
+    loader = DataLoader(TensorDataset(*digits_test_set()), batch_size=32) if dealt else None
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=dist.get_world_size(),
+        strategy=DDPStrategy(process_group_backend="gloo"),
+        callbacks=[Snapshots(dirpath=folder)],
+        logger=False,
+        enable_progress_bar=False,
+    )
+    trainer.test(module, loader, datamodule=None if dealt else data, verbose=False)
+
+
+def digits_test_set():
+    """Return the images and labels of the test set, in order."""
+    data = DigitsDataModule(batch_size=32)
+    data.setup("test")
+    return tuple(map(torch.cat, zip(*data.test_dataloader(), strict=True)))
 
 
 def command_line(arguments):

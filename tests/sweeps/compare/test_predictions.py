@@ -4,8 +4,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from symbreak.sweeps.compare.predictions import (
     Predictions,
+    binomial_interval,
     churn,
-    churn_interval,
     error_consistency,
     independent_churn,
     read_predictions,
@@ -25,7 +25,7 @@ def guesses(accuracy, seed):
 @pytest.mark.parametrize(("first", "second"), [(0.9, 0.9), (0.95, 0.6), (0.1, 0.1), (1.0, 0.8)])
 def test_the_churn_of_independent_runs_is_the_expected_one_within_its_interval(first, second):
     a, b = guesses(first, 1), guesses(second, 2)
-    low, high = churn_interval(churn(a, b), IMAGES, 0.999)
+    low, high = binomial_interval(churn(a, b), IMAGES, 0.999)
     assert low <= independent_churn(first, second, CLASSES) <= high
     assert high - low < 0.06
 
@@ -33,7 +33,7 @@ def test_the_churn_of_independent_runs_is_the_expected_one_within_its_interval(f
 def test_equal_predictions_have_no_churn_and_full_agreement():
     a = guesses(0.9, 1)
     assert churn(a, a) == 0
-    assert churn_interval(0.0, IMAGES)[0] == 0
+    assert binomial_interval(0.0, IMAGES)[0] == 0
     assert error_consistency(a, a) == 1
 
 

@@ -69,8 +69,9 @@ def test_a_number_that_is_not_defined_or_has_no_format_of_a_number_is_refused(re
 
 
 def test_functions(results):
-    found = {name: evaluate({name: "test/accuracy"}, results / "arms", "x") for name in ("median", "min", "max")}
-    assert found == pytest.approx({"median": 0.85, "min": 0.3, "max": 0.95})
+    names = ("median", "min", "max", "ratio")
+    found = {name: evaluate({name: "test/accuracy"}, results / "arms", "x") for name in names}
+    assert found == pytest.approx({"median": 0.85, "min": 0.3, "max": 0.95, "ratio": 0.95 / 0.3})
     only = {"init": "zero", "noise_scale": 0}
     assert math.isnan(evaluate({"mean": "symmetry/escape_step", "where": only}, results / "arms", "x"))
 

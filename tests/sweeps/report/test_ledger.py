@@ -10,9 +10,10 @@ import pytest
 from symbreak.sweeps.compare.predictions import churn, read_predictions
 from symbreak.sweeps.report.command import report
 from symbreak.sweeps.report.figures import ledger as figures
+from symbreak.sweeps.report.grids import UNKNOWN
 from symbreak.sweeps.report.ledger import Entry, Ledger, _differences, _placed, _spreads_differ, ledger
 from symbreak.sweeps.report.ledger_sources import source_name
-from symbreak.sweeps.report.ledger_table import ledger_grid, ledger_sentences
+from symbreak.sweeps.report.ledger_table import ledger_grid, ledger_sentences, pairs_grid
 from symbreak.sweeps.report.table import load_runs
 from symbreak.sweeps.run.arguments import prepare
 from symbreak.sweeps.run.command import main
@@ -122,7 +123,7 @@ def test_figures_draw_every_source(table):
 def test_other_sweeps_have_no_ledger(table):
     plain = replace(table, configs=[{k: v for k, v in c.items() if not k.startswith("seeds.")} for c in table.configs])
     assert ledger(plain) is None
-    assert ledger_grid(None).rows == []
+    assert ledger_grid(None).rows == pairs_grid(None).rows == []
     assert ledger_sentences(None) == []
 
 
@@ -136,10 +137,14 @@ def test_claims_are_made_from_five_runs_on_and_name_the_pair():
     entries = [entry("a", wide), entry("b", narrow), entry("c", wide)]
     assert _differences(entries, _spreads_differ) == [("a", "b"), ("b", "c")]
     book = Ledger(entries, [("a", "b"), ("b", "c")], [], [])
+    (_, _, spreads, churns), _ = pairs_grid(book).rows
+    assert spreads.text == f"{100 * np.std(wide, ddof=1):.2f} and {100 * np.std(narrow, ddof=1):.2f}"
+    assert churns.text == UNKNOWN
     effect, spread, churned = (sentence.text for sentence in ledger_sentences(book))
     assert effect.startswith("spread of the accuracy from 0.")
-    assert spread.startswith("differs: b from a, c (95 % bootstrap over runs, corrected for 3 comparisons)")
-    assert churned.startswith("differs between no two sources")
+    origin = "(95 % bootstrap over runs, Bonferroni-corrected)."
+    assert spread == f"differs significantly in 2 of 3 pairs of sources: b (2), a (1), c (1) {origin}"
+    assert churned == f"differs significantly in none of 3 pairs of sources {origin}"
 
 
 def test_any_source_is_placed_on_the_curve():

@@ -47,8 +47,12 @@ def test_dropout_is_named_for_each_layer_with_the_chain_to_it(tmp_path):
 
 
 def test_initial_noise_is_named_by_layer(tmp_path):
-    found, _ = traced(tmp_path, "--model.init_args.noise_scale=1e-3")
+    found, page = traced(tmp_path, "--model.init_args.noise_scale=1e-3")
     assert found["verdict"].startswith("symmetry was broken from the start: initial weights differ in stem.weight")
+    rows = {row["layer"]: row for row in found["rows"] if row["operation"] == "initial weights"}
+    assert {"stem.weight, filters", *(f"blocks.{block}.conv.weight, filters" for block in range(3))} <= rows.keys()
+    assert {(row["step"], row["groups"]) for row in rows.values()} == {("0", "16"), ("0", "32"), ("0", "64")}
+    assert "values initial weights: stem.weight, filters; " in page
 
 
 def test_rounding_noise_is_named_by_its_callback(tmp_path):

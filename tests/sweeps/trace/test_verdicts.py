@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from symbreak.callbacks.tracing import trace
+from symbreak.callbacks.tracing import Event, trace
+from symbreak.callbacks.tracing.calls import Call
+from symbreak.callbacks.tracing.contractions import convolution_name
+from symbreak.callbacks.tracing.places import Place
 from symbreak.lightning_modules import ConstNet
 from symbreak.sweeps.audit.cases import Case, Precision
 from symbreak.sweeps.audit.evaluation import evaluate
@@ -56,6 +60,7 @@ class Equal(nn.Module):
         return self.head(torch.relu(self.norm(self.second(self.first(x)))).mean((2, 3)))
 
 
+FORMATS = ("contiguous", "channels_last")
 KNOWN: dict[str, tuple[str, Precision, torch.dtype, str]] = {
     "SGD in bfloat16": ("sgd_forloop", "bfloat16", torch.bfloat16, "any"),
     "SGD in float32": ("sgd_forloop", "float32", torch.float32, "any"),
@@ -73,6 +78,62 @@ def test_the_update_and_batch_norm_are_named_where_the_audit_finds_them_asymmetr
     network = Equal(channels).to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]
     found = {each for event in steps(network, dtype) for each in audited(event)}
     assert (operation in found) is (not known.symmetric)
+
+
+class Grouped(nn.Module):
+    """A convolution in two groups of equal filters; numbers of float32 would leave nothing to round in float64."""
+
+    def __init__(self, channels):
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1, groups=2, bias=False, dtype=torch.float64)
+        filters = torch.randn(1, channels // 2, 3, 3, generator=generator, dtype=torch.float64)
+        self.convolution.weight.data.copy_(filters.expand_as(self.convolution.weight))
+
+    def forward(self, x):
+        return self.convolution(x)
+
+
+@pytest.mark.parametrize("channels", [16, 34])
+def test_a_grouped_convolution_has_the_verdict_of_the_grouped_case(channels):
+    name, sizes = "grouped_conv3x3_forward", dict.fromkeys((channels, 16, 17, 64))
+    cases = [Case(name, "float64", f"8x{size}x8x8", layout) for size in sizes for layout in FORMATS]
+    known = evaluate("cpu", "strict", 2, cases)
+    images = torch.randn(8, channels // 2, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    network = Grouped(channels)
+    with trace(network) as found:
+        network(images.repeat(1, 2, 1, 1))
+    assert [audited(event) for event in found.separations] == [(name,)] * (not known[0].symmetric)
+    bad = sum(not each.symmetric for each in known)
+    for event in found.separations:
+        assert audit_verdict(event).startswith(f"asymmetric in {bad} of {len(cases)} cases")
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (nn.Conv2d(4, 6, 3), ("conv3x3_forward",)),
+        (nn.Conv2d(4, 6, 3, groups=2), ("grouped_conv3x3_forward",)),
+        (nn.Conv2d(4, 6, 5, groups=2), ()),
+        (nn.Conv2d(4, 4, 3, groups=4), ()),
+        (nn.ConvTranspose2d(4, 6, 3), ()),
+        (nn.Conv1d(4, 6, 3), ()),
+    ],
+)
+def test_a_convolution_that_the_audit_lacks_is_not_audited(make, name):
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(convolution_name(Call(func, args, kwargs or {})))
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        make(torch.randn(2, 4, *[8] * (make.weight.ndim - 2)))
+    place, shape = Place("forward", "", None), (2, 6, 6, 6)
+    event = Event(0, "separation", "aten::convolution", "", place, 1, "float64", shape, 1, 2, 1.0, 1, "".join(seen))
+    assert audited(event) == name
+    assert (audit_verdict(event) == "not audited") is (name == ())
 
 
 class Replicas(nn.Module):
