@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -163,9 +164,11 @@ class CloneSeparation(Monitor):
         self._measuring = step
         if not self._units and (self._found_step < 0 or self._members):
             self._search(step)
-        tensors: dict[str, Tensor] = dict(self._module.named_parameters(remove_duplicate=False))
         for name, units in self._units.items():
             with torch.no_grad(), exact_products():
+                # Attributes, because pruning renames parameters.
+                names = {each for part in units.incoming for each in part.names}
+                tensors: dict[str, Tensor] = {each: attrgetter(each)(self._module) for each in names}
                 rows = [part.rows(tensors).reshape(units.count, -1) for part in units.incoming]
                 matrix = torch.cat(rows, 1)
                 self._from_weights[self.key("distinct_members", name)] = distinct_members(matrix, self._members[name])

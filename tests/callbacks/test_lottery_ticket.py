@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
-from symbreak.callbacks import LotteryTicket
+from symbreak.callbacks import CloneSeparation, LotteryTicket, SymmetryTrace
 from symbreak.lightning_modules import ConstNet, LeakyNet, ResNet
 
 
@@ -27,13 +27,15 @@ class Rounds(Callback):
         self.ends.append({name: value.clone() for name, value in pl_module.state_dict().items()})
 
 
-def train(network: LightningModule, ticket: LotteryTicket, epochs: int, tmp_path, logger: Any = False) -> Rounds:
+def train(
+    network: LightningModule, ticket: LotteryTicket, epochs: int, tmp_path, logger: Any = False, others=()
+) -> Rounds:
     images = torch.randn(32, 1, 8, 8)
     loader = DataLoader(TensorDataset(images, torch.arange(32) % 4), batch_size=16)
     rounds = Rounds()
     quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "logger": logger}
     arguments = {"accelerator": "cpu", "max_epochs": epochs, "enable_checkpointing": False, **quiet}
-    trainer = Trainer(callbacks=[rounds, ticket], default_root_dir=tmp_path, **arguments)
+    trainer = Trainer(callbacks=[rounds, ticket, *others], default_root_dir=tmp_path, **arguments)
     trainer.fit(network, loader)
     return rounds
 
@@ -85,6 +87,12 @@ def test_magnitude_keeps_the_largest_weights_and_random_does_not(tmp_path):
 def test_without_rewinding_the_trained_weights_stay(tmp_path):
     rounds = train(ConstNet(7, 1, 4, 1, init="he"), LotteryTicket(0.3, 1, 1, rewind=False), 2, tmp_path)
     assert rounds.starts[1]["stem.weight_orig"].equal(rounds.ends[0]["stem.weight"])
+
+
+def test_copies_are_measured_on_through_a_round_whose_mask_makes_them_differ(tmp_path):
+    separation, trace = CloneSeparation(every_n_steps=1), SymmetryTrace()
+    train(ConstNet(7, 1, 4, 1), LotteryTicket(0.5, 1, 1), 2, tmp_path, others=[separation, trace])
+    assert min(separation.separation.values()) == 2
 
 
 def test_kept_is_logged(tmp_path):
