@@ -28,7 +28,7 @@ class DeviceBuffer:
         if values:
             device = values[0].device
             dtype = torch.float32 if device.type == "mps" else torch.float64
-            flat = torch.cat([value.reshape(-1).to(device, dtype) for value in values])
+            flat = torch.cat([_flat(value, device, dtype) for value in values])
             sizes = [sum(value.numel() for value in tensors) for _, tensors, _ in found]
             kept: list[Found] = [(layers, (), measures) for layers, _, measures in found]
             self._records.append((step, kept, sizes, flat))
@@ -49,6 +49,11 @@ class DeviceBuffer:
                     row.setdefault(layer, {}).update(measures(*block[index :: len(layers)]))
             rows.append((step, row))
         return rows
+
+
+def _flat(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    value = value if value.ndim == 1 else value.reshape(-1)
+    return value if value.dtype == dtype and value.device == device else value.to(device, dtype)
 
 
 def layer_means(row: Row) -> Row:

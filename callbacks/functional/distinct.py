@@ -14,7 +14,6 @@ from symbreak.callbacks.functional._numerics import (
     chunks,
     is_direct,
     is_true,
-    is_zero,
     wide,
 )
 
@@ -57,13 +56,17 @@ def _distinct_by_value(bits: Tensor) -> int:
         candidates = _kinds(bits[:, ::stride])
         if candidates == len(bits):
             return candidates
-        if candidates == 1 and all(is_zero(part ^ bits[:1]) for part in chunks(bits)):
+        if candidates == 1 and torch.equal(bits[1:], bits[:-1]):
             return 1
     return _kinds(bits)
 
 
 def _kinds(bits: Tensor) -> int:
-    return len({row.tobytes() for part in chunks(bits) for row in part.contiguous().numpy()})
+    kinds: set[bytes] = set()
+    for part in chunks(bits):
+        rows = part.contiguous().numpy().reshape(len(part), -1)
+        kinds.update(rows.view(f"V{rows.shape[1] * rows.itemsize}").ravel().tolist())
+    return len(kinds)
 
 
 def hash_rows(bits: Tensor) -> Tensor:
@@ -143,5 +146,8 @@ def slice_counts(weights: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     bits = bits if bits.ndim > 3 else bits[..., None]
     if bits.device.type != "cpu" and is_direct(bits):
         return neighbour_counts(bits, dim)
-    counts = [distinct_rows(each.transpose(0, dim - 1)) - 1 for each in bits]
-    return torch.stack(counts), torch.stack(counts)
+    if bits.device.type == "cpu":
+        counts = torch.tensor([_distinct_by_value(each.transpose(0, dim - 1)) - 1 for each in bits])
+    else:
+        counts = torch.stack([distinct_rows(each.transpose(0, dim - 1)) - 1 for each in bits])
+    return counts, counts
