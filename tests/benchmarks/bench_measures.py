@@ -53,9 +53,19 @@ def test_weight_measures_of_const_net_16_10(compare, record, device, init):
         for _ in range(REPEATS):  # about as long as one turn of the reference
             measure(network)
 
-    seconds = compare({"exact": exact, "sampled": lambda: reference(network)}, rounds=7)
+    def read():
+        for _ in range(REPEATS):
+            for weight in network.values():
+                weight.sum()
+
+    seconds = compare({"exact": exact, "sampled": lambda: reference(network), "read": read}, rounds=7)
     ratio = seconds["sampled"] / (seconds["exact"] / REPEATS)
     record(f"sampled reference / all exact weight measures, {init} init", ratio, ">= 50")
+    record(
+        f"all exact weight measures / one read (sum) of the weights, {init} init",
+        seconds["exact"] / seconds["read"],
+        "<= 20",
+    )
 
 
 def test_equal_to_the_reference_where_it_does_not_sample(benchmark, record, device):
