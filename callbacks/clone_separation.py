@@ -40,7 +40,8 @@ class CloneSeparation(Monitor):
     ``clones/steps_to_separation``               the smallest of all layers
     ============================================ =====================================================================
 
-    Groups are those of `find_clones`: channels, neurons, attention heads, experts, ranks of adapters. Nothing is logged
+    Groups are those of `find_clones`: channels, neurons, attention heads, experts, ranks of adapters. Where a layer has
+    units of two kinds, as an adapted one does, the second is logged as ``<layer>.<kind>``. Nothing is logged
     without groups. :class:`~symbreak.callbacks.monitor.Monitor` describes when measurements are made. Weights that are
     sharded over processes are not supported.
 
@@ -83,10 +84,10 @@ class CloneSeparation(Monitor):
         """Measure the weights, and attach hooks to the layers of channels and neurons that have copies."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._measuring is not None and not self._handles:
-            for name, kind in self._kinds.items():
-                if kind in ("channels", "neurons"):
+            for name, units in self._units.items():
+                if units.kind in ("channels", "neurons"):
                     hook = partial(self._on_output, name)
-                    self._handles.append(pl_module.get_submodule(name).register_forward_hook(hook))
+                    self._handles.append(pl_module.get_submodule(units.name).register_forward_hook(hook))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -144,19 +145,20 @@ class CloneSeparation(Monitor):
         self._members: dict[str, list[list[int]]] = {}
         self._found_step = -1
         self._units: dict[str, Units] = {}
-        self._kinds: dict[str, str] = {}
         self._handles: list[RemovableHandle] = []
         self._module: nn.Module = nn.Identity()
 
     def _search(self, step: int) -> None:
+        named: dict[str, Units] = {}
+        for units in find_units(self._module):  # an adapted layer has ranks and neurons
+            named[units.name if units.name not in named else f"{units.name}.{units.kind}"] = units
+        labels = {(units.name, units.kind): label for label, units in named.items()}
         if self._found_step < 0:
             self._found_step = step
             for group in find_clones(self._module, tolerance=self.tolerance):
                 if group.kind in self.kinds:
-                    self._members.setdefault(group.name, []).append(list(group.members))
-        units = [each for each in find_units(self._module) if each.kind in self.kinds]
-        self._units = {each.name: each for each in units if each.name in self._members}
-        self._kinds = {name: units.kind for name, units in self._units.items()}
+                    self._members.setdefault(labels[group.name, group.kind], []).append(list(group.members))
+        self._units = {label: units for label, units in named.items() if label in self._members}
 
     def _open(self, step: int) -> None:
         if step < self.start_step:
@@ -176,7 +178,7 @@ class CloneSeparation(Monitor):
 
     def _on_output(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(output, Tensor) and self._measuring is not None:
-            axis = 1 if self._kinds[name] == "channels" else -1
+            axis = 1 if self._units[name].kind == "channels" else -1
             with torch.no_grad(), exact_products():
                 rows = output.detach()[: self.samples].movedim(axis, 0).flatten(1)
                 key = self.key("output_asymmetry", name)

@@ -11,6 +11,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 LOW_RANK = (("down", "up"), ("lora_A", "lora_B"))
+ORDERED = (nn.ChannelShuffle, nn.PixelShuffle, nn.PixelUnshuffle, nn.LocalResponseNorm, nn.GLU, nn.Fold, nn.Unfold)
+"""Modules without parameters that do not treat all units alike."""
 OPEN = "open"
 """A tensor without tracked units, such as a network's input."""
 
@@ -65,8 +67,8 @@ class Units:
         """Merge two sets whose units are added elementwise."""
         a, b = self.root(), other.root()
         if a is not b:
-            a.incoming += b.incoming
-            a.outgoing += b.outgoing
+            a.incoming += [part for part in b.incoming if part not in a.incoming]
+            a.outgoing += [part for part in b.outgoing if part not in a.outgoing]
             a.open |= b.open
             b.merged = a
         return a
@@ -78,8 +80,14 @@ def known(module: nn.Module) -> bool:
 
 
 def _heads(module: nn.Module) -> int:
-    complete = all(isinstance(getattr(module, name, None), nn.Linear) for name in PROJECTIONS)  # false with an adapter
-    return int(getattr(module, "num_heads", 0)) if complete else 0
+    projections: list[Any] = [getattr(module, name, None) for name in PROJECTIONS]
+    heads = getattr(module, "num_heads", 0)
+    if not heads or not all(isinstance(each, nn.Linear) for each in projections):  # such as an adapter
+        return 0
+    q, k, v, out = projections
+    sizes = (q.out_features, v.out_features)
+    fits = k.out_features == q.out_features and out.in_features == v.out_features  # false where heads share keys
+    return int(heads) if fits and not any(size % int(heads) for size in sizes) else 0
 
 
 def _router(module: nn.Module) -> str:
@@ -93,9 +101,19 @@ def _low_rank(module: nn.Module) -> tuple[str, str] | None:
     for down, up in LOW_RANK:
         for suffix in ("", ".weight"):
             pair = (down + suffix, up + suffix)
-            if all(name in names and names[name].ndim == 2 for name in pair):
+            if all(name in names and names[name].ndim == 2 for name in pair) and _is_adapter(module, names, pair):
                 return pair
     return None
+
+
+def _is_adapter(module: nn.Module, names: dict[str, nn.Parameter], pair: tuple[str, str]) -> bool:
+    """Return whether the shapes are those of an adapter of the module's linear map; not so in a gated MLP."""
+    down, up = (names[name] for name in pair)
+    others = [name for name, child in module.named_children() if isinstance(child, nn.Linear)]
+    bases = [names[f"{name}.weight"] for name in others if f"{name}.weight" not in pair]
+    bases += [names["weight"]] if "weight" in names else []
+    shape = (up.shape[0], down.shape[1])
+    return up.shape[1] == down.shape[0] and bool(bases) and all(base.shape == shape for base in bases)
 
 
 def close(value: Any) -> None:
@@ -134,6 +152,9 @@ class UnitLayers:
         return self._other(module, name, source)
 
     def _other(self, module: nn.Module, name: str, source: Any) -> Any:
+        if isinstance(module, ORDERED):
+            close(source)
+            return OPEN
         if isinstance(module, (_BatchNorm, nn.LayerNorm)) or not list(module.parameters(recurse=False)):
             if isinstance(source, Units):
                 for key, parameter in module.named_parameters(recurse=False):
@@ -148,8 +169,10 @@ class UnitLayers:
         return OPEN
 
     def _new(self, name: str, kind: str, count: int, incoming: list[Part], outgoing: list[Part] | None = None) -> Units:
-        self.found.append(Units(name, kind, count, incoming, outgoing or []))
-        return self.found[-1]
+        units = Units(name, kind, count, incoming, outgoing or [])
+        earlier = next((each for each in self.found if (each.name, each.kind) == (name, kind)), None)
+        self.found.append(units)
+        return earlier.merge(units) if earlier else units  # a layer that is applied twice
 
     def _layer(self, module: Any, name: str, kind: str, source: Any, axis: int) -> Units:
         weight = join(name, "weight")
@@ -194,9 +217,9 @@ class UnitLayers:
         _consume(source, down, join(name, pair[0]), 1)
         written = [_part(up, join(name, pair[1]), 0)]
         result = self._new(name, "neurons", len(up), written)
-        for child_name, child in module.named_children():
+        for child_name, child in [("", module), *module.named_children()]:
             if isinstance(child, nn.Linear) and f"{child_name}.weight" not in pair:
-                result.merge(self._layer(child, join(name, child_name), "neurons", source, 0))
+                result.merge(self._layer(child, join(name, child_name).removesuffix("."), "neurons", source, 0))
         return result
 
 

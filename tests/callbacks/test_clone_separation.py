@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from symbreak.callbacks import CloneSeparation, Determinism, SymmetryTrace, functional
 from symbreak.callbacks.clone_separation import distinct_members, group_asymmetry
 from symbreak.lightning_modules import TransformerLM
+from symbreak.lightning_modules.surgery import LowRank
 
 
 def numbers():
@@ -72,6 +73,28 @@ def test_heads_and_experts_are_measured_too():
     for layer in ("blocks.0.attention", "blocks.0.feed_forward"):
         assert logger.series(f"clones/distinct_members/{layer}") == {0: 1, 1: 2, 2: 2, 3: 2}
     assert callback.separation == {"blocks.0.attention": 1, "blocks.0.feed_forward": 1}
+
+
+def test_ranks_and_neurons_of_an_adapted_layer_are_kept_apart_and_buffers_are_compared():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.head = LowRank(nn.Linear(8, 8), 3, "identical"), nn.Linear(8, 4)
+            self.register_buffer("scale", torch.ones(8))
+
+        def forward(self, x):
+            return self.head(self.layer(x) * self.scale)
+
+    torch.manual_seed(0)
+    module = Scaled()
+    with torch.no_grad():
+        for tensor in (module.layer.base.weight, module.layer.base.bias, module.layer.up):
+            tensor[2] = tensor[1]
+    callback = CloneSeparation(every_n_steps=1)
+    _, logger = train(Wrapped(module), [callback], steps=3, loader=numbers())
+    assert logger.series("clones/distinct_members/network.layer") == dict.fromkeys(range(4), 1)
+    assert logger.series("clones/distinct_members/network.layer.neurons") == {0: 1, 1: 2, 2: 2, 3: 2}
+    assert callback.separation == {"network.layer.neurons": 1}
 
 
 def test_only_the_given_kinds_are_measured_and_a_large_tolerance_groups_all_their_units():

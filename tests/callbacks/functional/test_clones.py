@@ -195,6 +195,98 @@ def test_dropout_separates_heads_but_not_the_ranks_of_an_adapter():
     assert verdicts == {"heads": "dropout", "ranks": "nothing but arithmetic or added noise"}
 
 
+class Forward(nn.Module):
+    """Two layers of eight units, and a function from them and the input to the output."""
+
+    def __init__(self, function, **layers):
+        super().__init__()
+        self.function = function
+        self.a, self.b = layers.pop("a", nn.Linear(8, 8)), layers.pop("b", nn.Linear(8, 4))
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self.register_buffer("scale", torch.ones(8))
+        self.plain = torch.ones(8)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def shuffled(m, x):
+    y = m.a(x)
+    n, c, h, w = y.shape
+    return m.b(y.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w))
+
+
+def twice(m, x):
+    return m.b(torch.relu(m.a(torch.relu(m.a(x)))))
+
+
+UNEQUAL = {
+    "flip": Forward(lambda m, x: m.b(m.a(x).flip(-1))),
+    "cumsum": Forward(lambda m, x: m.b(torch.cumsum(m.a(x), -1))),
+    "shuffle": Forward(shuffled, a=nn.Conv2d(8, 8, 1), b=nn.Conv2d(8, 4, 1)),
+    "channel shuffle": nn.Sequential(nn.Conv2d(4, 8, 1), nn.ChannelShuffle(2), nn.Conv2d(8, 4, 1)),
+    "neighbours": nn.Sequential(nn.Conv2d(4, 8, 1), nn.LocalResponseNorm(3), nn.Conv2d(8, 4, 1)),
+    "constant": Forward(lambda m, x: m.b(m.a(x) + torch.arange(8.0))),
+    "plain tensor": Forward(lambda m, x: m.b(m.a(x) * m.plain)),
+}
+
+
+@pytest.mark.parametrize("module", UNEQUAL.values(), ids=UNEQUAL)
+def test_units_that_are_not_treated_alike_are_no_clones_and_the_module_is_unchanged(module):
+    before = {name: set(vars(each)) for name, each in module.named_modules()}
+    first, last = (each for each in module.modules() if isinstance(each, nn.Linear | nn.Conv2d))
+    with torch.no_grad():
+        first.weight[2], first.get_parameter("bias")[2] = first.weight[1], first.get_parameter("bias")[1]
+        last.weight[:, 2] = last.weight[:, 1]
+    assert find_clones(module) == []
+    assert {name: set(vars(each)) for name, each in module.named_modules()} == before
+
+
+def test_a_layer_that_is_applied_twice_is_one_set_of_units_read_by_all():
+    torch.manual_seed(0)
+    module = Forward(twice)
+    copy_rows(module, ["a.weight", "a.bias"], 1, 2)
+    copy_columns(module, "b.weight", 1, 2)
+    (group,) = find_clones(module)
+    assert (group.members, group.symmetric) == ((1, 2), False)
+    copy_columns(module, "a.weight", 1, 2)
+    (group,) = find_clones(module)
+    assert (group.members, group.symmetric) == ((1, 2), True)
+
+
+def test_a_gated_feed_forward_block_is_no_adapter():
+    torch.manual_seed(0)
+    layers = {"gate": nn.Linear(8, 16), "up": nn.Linear(8, 16), "down": nn.Linear(16, 8)}
+    module = Forward(lambda m, x: m.down(torch.sigmoid(m.gate(x)) * m.up(x)), **layers)
+    copy_rows(module, ["gate.weight", "gate.bias"], 3, 5)
+    assert find_clones(module) == []
+    copy_rows(module, ["up.weight", "up.bias"], 3, 5)
+    assert [(group.kind, group.members, group.symmetric) for group in find_clones(module)] == [
+        ("neurons", (3, 5), False)
+    ]
+
+
+@pytest.mark.parametrize(("heads", "width"), [(4, 4), (3, 8)])
+def test_heads_that_share_keys_or_do_not_divide_the_width_are_left_out(heads, width):
+    sizes = {"q_proj": 8, "k_proj": width, "v_proj": width, "out_proj": 8}
+    attention = Forward(
+        lambda m, x: m.out_proj(m.q_proj(x) + m.k_proj(x).tile(2) + m.v_proj(x).tile(2)),
+        **{name: nn.Linear(8, size) for name, size in sizes.items()},
+    )
+    attention.num_heads = heads
+    assert find_clones(nn.Sequential(attention, nn.Linear(8, 4))) == []
+    assert "heads" not in {units.kind for units in find_units(attention)}
+
+
+def test_an_adapter_inside_its_linear_map_has_ranks_and_the_neurons_of_the_map():
+    torch.manual_seed(0)
+    module: Any = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    module[0].lora_A, module[0].lora_B = nn.Parameter(torch.randn(2, 8)), nn.Parameter(torch.zeros(6, 2))
+    assert {(units.kind, units.count) for units in find_units(module)} == {("ranks", 2), ("neurons", 6)}
+    assert find_clones(module) == []
+
+
 def test_units_whose_use_cannot_be_followed_are_left_out():
     class Strange(nn.Module):
         def __init__(self):
