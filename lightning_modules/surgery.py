@@ -40,6 +40,7 @@ def widen_(module: nn.Module, layer: str, factor: int, split: Split = "even", no
     """
     check_range("factor", factor, 2)
     check_choice("split", split, get_args(Split))
+    check_range("noise_scale", noise_scale, 0)  # before anything is changed
     source: Any = dict(module.named_modules()).get(layer)
     if not isinstance(source, READERS) or getattr(source, "groups", 1) != 1:
         raise ValueError(f"layer={layer!r}: expected the name of a Linear or of a convolution without groups")
@@ -91,7 +92,11 @@ def _path_from(module: nn.Module, layer: str) -> tuple[list[Any], Any]:
                 return norms, child
             if isinstance(child, (_BatchNorm, nn.LayerNorm)):
                 norms.append(child)
-            elif inputs > 1 or (child is not None and list(child.parameters())):
+            elif (
+                isinstance(child, (nn.Softmax, nn.LogSoftmax))
+                or inputs > 1
+                or (child is not None and list(child.parameters()))
+            ):
                 break
     raise ValueError(f"layer={layer!r}: expected a layer whose output reaches exactly one convolution or linear map")
 
@@ -157,6 +162,8 @@ def tie_heads_(attention: nn.Module, outgoing: bool = False) -> None:
     heads = getattr(attention, "num_heads", 0)
     if not heads or any(each is None for each in projections):
         raise ValueError(f"{type(attention).__name__} has no q_proj, k_proj, v_proj, out_proj and num_heads")
+    if sizes := [each.weight.shape[0] for each in projections[:3] if each.weight.shape[0] % heads]:
+        raise ValueError(f"a projection has {sizes[0]} rows: expected a multiple of num_heads={heads}")
     for each in projections[:3]:
         for tensor in each.parameters():
             parts = tensor.unflatten(0, (heads, -1))
@@ -187,6 +194,8 @@ class LowRank(nn.Module):
         super().__init__()
         check_range("rank", rank, 1)
         check_choice("rows", rows, get_args(AdapterRows))
+        if not isinstance(base, nn.Linear):
+            raise ValueError(f"base is a {type(base).__name__}: expected a Linear")
         self.base = base.requires_grad_(False)
         self.down = nn.Parameter(he_(base.weight.new_empty(rank, base.in_features), fan="fan_in"))
         self.up = nn.Parameter(base.weight.new_zeros(base.out_features, rank))

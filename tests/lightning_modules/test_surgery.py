@@ -158,3 +158,26 @@ def test_only_the_largest_gates_count_and_balance_is_1_where_tokens_are_spread_e
         MixtureOfExperts(experts, 2, top_k=3)
     with pytest.raises(ValueError, match="router='zero'"):
         MixtureOfExperts(experts, 2, router="zero")  # pyright: ignore[reportArgumentType]
+
+
+def indivisible() -> Any:
+    module: Any = nn.Module()
+    module.num_heads = 3
+    module.q_proj, module.k_proj, module.v_proj, module.out_proj = (nn.Linear(8, 8) for _ in range(4))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("surgery", "message"),
+    [
+        (lambda net: widen_(net, "0", 2, noise_scale=-1), "noise_scale=-1: expected at least 0"),
+        (lambda net: widen_(net.insert(1, nn.Softmax(-1)), "0", 2), "reaches exactly one"),
+        (lambda net: tie_heads_(indivisible()), "8 rows: expected a multiple of num_heads=3"),
+        (lambda net: LowRank(nn.Conv2d(3, 3, 1), 2), "Conv2d: expected a Linear"),  # pyright: ignore
+    ],
+)
+def test_surgery_that_does_not_fit_is_refused_before_anything_is_changed(surgery, message):
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    with pytest.raises(ValueError, match=message):
+        surgery(net)
+    assert net[0].get_parameter("weight").shape == (4, 4)
