@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
-from symbreak.callbacks.functional.units import Part, Units, find_units
+from symbreak.callbacks.functional.unit_sets import Part, Units
+from symbreak.callbacks.functional.units import find_units
 
 EXPERTS, RANKS = "experts", "ranks"
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

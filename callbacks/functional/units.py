@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from symbreak.callbacks.functional.unit_layers import OPEN, Part, UnitLayers, Units, close, join, known
+from symbreak.callbacks.functional.unit_layers import OPEN, UnitLayers, close, join, known
+from symbreak.callbacks.functional.unit_sets import Part, Units
 
 MIXING = {"matmul", "bmm", "einsum", "scaled_dot_product_attention", "mm", "baddbmm", "softmax"}
 ORDERED = {"flip", "roll", "cumsum", "cumprod", "sort", "argsort", "gather", "index_select", "tile", "repeat"}

@@ -199,11 +199,11 @@ class Driver:
 
     def shut_down(self) -> None:
         """Stop the runs in progress and record their ends; do nothing after a normal end."""
-        if self.active:
-            self.say(f"Stopping {len(self.active)} runs, which save a checkpoint first. Ctrl-C again kills them.")
-        for active in self.active:
-            active.process.stop()
         try:
+            if self.active:
+                self.say(f"Stopping {len(self.active)} runs, which save a checkpoint first. Ctrl-C again kills them.")
+            for active in self.active:
+                active.process.stop()
             while any(active.process.exit_code() is None for active in self.active):
                 self.executor.wait(POLL_SECONDS)
         except KeyboardInterrupt:

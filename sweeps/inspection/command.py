@@ -31,8 +31,7 @@ def inspect(
         arguments: Keyword arguments for the network at an import path, such as '{num_classes: 10}'.
         checkpoint: Checkpoint to load into the network at an import path, so that layer types are known.
         similarity: Filters whose cosine is at least this count as copies.
-        tolerance: Relative distance up to which units of a network at an import path count as interchangeable copies;
-            0 compares bits.
+        tolerance: Relative distance up to which units count as interchangeable copies; 0 compares bits.
 
     Returns:
         Path of the page.

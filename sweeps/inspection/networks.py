@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from symbreak.callbacks.functional import CloneGroup, find_clones
 from symbreak.callbacks.functional.clones import equal_units
-from symbreak.callbacks.functional.units import Part
+from symbreak.callbacks.functional.unit_sets import Part
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.inspection.checkpoints import StoredWeights, load, read_weights
 
@@ -24,15 +24,15 @@ def read(
         if checkpoint is not None:
             raise UsageError(f"--checkpoint goes with an import path, and {target} is a file")
         weights = read_weights(Path(target))
-        return weights, stored_clones(weights)
+        return weights, stored_clones(weights, tolerance)
     network = make_network(target, arguments)
     if checkpoint is not None:
         load(network, checkpoint)
     return weights_of(network), find_clones(network, tolerance=tolerance)
 
 
-def stored_clones(weights: StoredWeights) -> list[CloneGroup]:
-    """Return the groups of rows of each stored weight that are bitwise equal, bias included.
+def stored_clones(weights: StoredWeights, tolerance: float = 0.0) -> list[CloneGroup]:
+    """Return the groups of rows of each stored weight that are equal, bitwise by default, bias included.
 
     A checkpoint does not say which layer reads a layer, so outgoing weights are not compared.
     """
@@ -43,7 +43,7 @@ def stored_clones(weights: StoredWeights) -> list[CloneGroup]:
         parts = [Part((name,), tuple(tensor.shape)) for name, tensor in tensors.items()]
         groups += [
             CloneGroup(layer, "rows", tuple(members), False, "not known from a checkpoint alone")
-            for members in equal_units(parts, len(weight), tensors)
+            for members in equal_units(parts, len(weight), tensors, tolerance)
         ]
     return groups
 

@@ -147,6 +147,33 @@ def test_changed_command_is_refused(stubs):
         stubs.run()
 
 
+def test_a_second_interrupt_kills_runs_that_do_not_end(stubs):
+    words = "trap '' TERM; echo $$ >> $STUB_LOG; while true; do sleep 0.1; done"
+    stubs.write({"x": {"value": 1}}, command=["bash", "-c", words])
+    caller = stubs.in_background()
+    stubs.wait_for_starts(1)
+    run = int(stubs.starts()[0])
+    caller.send_signal(signal.SIGINT)
+    assert any("Ctrl-C again kills them" in line for line in caller.stdout)
+    assert Path(f"/proc/{run}").exists()
+    caller.send_signal(signal.SIGINT)
+    caller.communicate(timeout=20)
+    assert caller.returncode == 130
+    stat = Path(f"/proc/{run}/stat")
+    assert not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] in "ZX"  # dead, if not yet reaped
+    (note,) = stubs.runs.glob("*/attempts.json")
+    assert [each["status"] for each in json.loads(note.read_text())["attempts"]] == ["interrupted"]
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_exit_codes_of_an_interrupted_script_are_no_failures(stubs, code):
+    once = f"echo $$ >> $STUB_LOG; test -e died || {{ touch died; exit {code}; }}"
+    stubs.write({"x": {"value": 1}}, command=["bash", "-c", f"cd $SYMBREAK_RUN_DIR/.. && {once}"])
+    assert stubs.run() == 0
+    notes = [json.loads(path.read_text())["attempts"] for path in sorted(stubs.runs.glob("*/attempts.json"))]
+    assert [each["status"] for note in notes for each in note] == ["interrupted", "finished"]
+
+
 @pytest.mark.parametrize("code", [255, 137, 1])
 def test_exit_codes_of_a_script_are_failures_and_not_repeated(stubs, code):
     stubs.write({"x": {"value": 1}}, command=["bash", "-c", f"echo $$ >> $STUB_LOG; exit {code}"])

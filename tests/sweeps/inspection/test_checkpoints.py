@@ -59,6 +59,14 @@ def test_rows_of_a_checkpoint_are_copies_only_if_their_biases_are_equal_too(tmp_
     assert "rows 1, 4 are copies (equal incoming weights)" in clone_remark(group)
 
 
+def test_near_copies_of_a_checkpoint_need_a_tolerance(tmp_path, state):
+    state["a.weight"][4] = state["a.weight"][1] * (1 + 1e-4)
+    state["a.bias"][4] = state["a.bias"][1]
+    weights = read_weights(shard(tmp_path, state, ".safetensors", save_file))
+    assert [group.name for group in stored_clones(weights)] == []
+    assert [(group.name, group.members) for group in stored_clones(weights, 1e-3)] == [("a", (1, 4))]
+
+
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the bytes read are counted by Linux alone")
 def test_one_tensor_of_a_torch_shard_is_read_without_the_others(tmp_path):
     torch.save({"big.weight": torch.randn(2048, 2048), "small.weight": torch.randn(4, 4)}, tmp_path / "a.bin")
