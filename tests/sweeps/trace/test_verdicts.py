@@ -55,6 +55,7 @@ class Equal(nn.Module):
             for weight in (self.first.weight, self.second.weight):
                 weight.copy_(0.1 * torch.randn(1, *weight.shape[1:], generator=generator).expand_as(weight))
             self.head.weight.copy_(torch.randn(10, 1, generator=generator).expand(10, channels))
+            self.head.bias.zero_()
 
     def forward(self, x):
         return self.head(torch.relu(self.norm(self.second(self.first(x)))).mean((2, 3)))
