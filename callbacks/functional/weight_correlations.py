@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from symbreak.callbacks.functional._numerics import checked, is_direct, widened
+from symbreak.callbacks.functional._numerics import checked, is_direct, is_true, is_zero, wide, widened
 from symbreak.callbacks.functional.correlation import mean_correlation, row_sums, unit_sums
 from symbreak.callbacks.functional.kernel_products import product_norms
 
@@ -61,6 +61,8 @@ def _kernels(weights: Tensor) -> Tensor:
 
 def _of_large(w: Tensor) -> list[Tensor]:
     """Return the norms for one large weight (C_out, C_in, K)."""
+    if is_true(w[0, 0, 0] == 0) and is_zero(w):  # zero-initialised residual branches
+        return [torch.zeros((), dtype=wide(w.device))] * 6
     return product_norms(w) or _of_views(w, row_sums)
 
 
