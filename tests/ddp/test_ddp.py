@@ -12,7 +12,7 @@ from tests.ddp.training import (
     digits_test_set,
     every_network,
     logged,
-    tested,
+    logits_of_a_test,
     zero_const_net,
 )
 
@@ -68,7 +68,7 @@ def test_the_file_of_test_logits_holds_every_image_once_in_order_on_any_number_o
     _, labels = digits_test_set()
     kept = {}
     for world_size in (1, 2):
-        run_ranks(tested, world_size, str(tmp_path / str(world_size)), dealt)
+        run_ranks(logits_of_a_test, world_size, str(tmp_path / str(world_size)), dealt)
         kept[world_size] = np.load(tmp_path / str(world_size) / LOGITS, allow_pickle=False)
     for found in kept.values():
         np.testing.assert_array_equal(found["labels"], labels.numpy())

@@ -102,7 +102,7 @@ def every_network():
     return found
 
 
-def tested(folder, dealt):
+def logits_of_a_test(folder, dealt):
     """Save the test logits of a network, of digits or of a `DataLoader` over its test set."""
     be_a_rank()
     torch.manual_seed(0)
