@@ -102,7 +102,10 @@ def inspect_layer(name: str, weight: Tensor, similarity: float) -> LayerInspecti
 
 def dead_filters(weight: Tensor) -> tuple[int, ...]:
     """Return the filters whose norm is below ``DEAD`` times the largest norm; all of them where all are 0."""
-    norms = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in weight.flatten(1).split(BLOCK)])
+    rows = weight.flatten(1)
+    buffer = torch.empty(BLOCK, rows.shape[1], dtype=torch.float64)  # new ones would not return to the system
+    parts = (buffer[: len(part)].copy_(part) for part in rows.split(BLOCK))
+    norms = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in parts])
     return tuple(torch.nonzero(norms <= DEAD * norms.max()).flatten().tolist())
 
 
