@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 help:
 	@echo "make demo    the symmetry-breaking experiment on real images, five arms, about a minute"
 	@echo "make test    ruff, pyright and pytest"
-	@echo "make bench   speed and memory against a bare loop, published scripts and wandb.watch; about 25 minutes"
+	@echo "make bench   speed and memory against a bare loop, published scripts and wandb.watch; over an hour"
 	@echo "make docs    the API as HTML, from the docstrings, in build/docs"
 	@echo "make lint    ruff and pyright alone"
 	@echo "make format  ruff's formatter and its safe fixes"

@@ -13,7 +13,8 @@ from symbreak.callbacks.functional.distinct import distinct_rows
 from symbreak.callbacks.functional.propagation import input_cosine, mean_square
 from symbreak.callbacks.functional.rank import effective_rank, numerical_rank, stable_rank
 from symbreak.callbacks.functional.symmetry import Growth, asymmetry, growth
-from symbreak.callbacks.functional.units import Units, find_units
+from symbreak.callbacks.functional.unit_sets import Units
+from symbreak.callbacks.functional.units import find_units
 from symbreak.callbacks.functional.weight_correlations import WeightCorrelations, weight_correlations
 
 __all__ = [

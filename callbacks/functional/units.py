@@ -113,6 +113,3 @@ def _splits(node: fx.Node, target: str, count: int) -> bool:
     sizes = [size for each in node.args[1:] for size in (each if isinstance(each, tuple | list) else [each])]
     numbers = [size for size in sizes if isinstance(size, int)]
     return target in VIEWS and count not in numbers and any(1 < size < count and not count % size for size in numbers)
-
-
-__all__ = ["Part", "Units", "find_units"]

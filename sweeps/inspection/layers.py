@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ import torch
 from torch import Tensor
 
 from symbreak.callbacks.functional import asymmetry, distinct_rows, weight_correlations
+from symbreak.callbacks.functional.clones import equal_units
 from symbreak.callbacks.functional.rank import effective_rank_of, numerical_rank_of, singular_values, stable_rank_of
+from symbreak.callbacks.functional.unit_sets import Part
 
 DEAD = 1e-6
 """A filter is dead if its norm is below this share of the layer's largest."""
@@ -133,11 +134,10 @@ def copies(weight: Tensor, similarity: float, dead: Sequence[int] = ()) -> list[
         Indices, in order. Above ``LARGEST`` filters, only bitwise equal ones.
     """
     rows = weight.flatten(1)
-    alive = [index for index in range(len(rows)) if index not in set(dead)]
-    first_by_bits: dict[bytes, int] = {}
-    bits = rows.contiguous().view(torch.uint8).numpy()
-    digests = {index: hashlib.blake2b(bits[index], digest_size=16).digest() for index in alive}
-    firsts = {index: first_by_bits.setdefault(digest, index) for index, digest in digests.items()}
+    firsts = {index: index for index in sorted(set(range(len(rows))) - set(dead))}
+    for group in equal_units([Part(("rows",), tuple(rows.shape))], len(rows), {"rows": rows}):
+        if same := [index for index in group if index in firsts]:
+            firsts |= dict.fromkeys(same, same[0])
     if len(rows) <= LARGEST:
         like = _nearest(rows, sorted(set(firsts.values())), similarity)
         firsts = {index: like[first] for index, first in firsts.items()}

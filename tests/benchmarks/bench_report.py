@@ -1,23 +1,11 @@
 """A report of 200 runs x 1,000 steps x 100 keys: time, memory, size of the page, and how soon a browser shows it."""
 
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from tests.benchmarks.commands import run_measured
 from tests.sweeps.report.example_runs import write_large
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = """
-import re, sys, time
-from pathlib import Path
-begun = time.perf_counter()
-from symbreak.sweeps.report.command import report
-report([sys.argv[1]], sys.argv[2])
-peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())  # of this program, not its parent
-print(time.perf_counter() - begun, int(peak[1]) / 1e6)
-"""
 
 
 def seconds_in_a_browser(page: Path) -> tuple[float, float]:
@@ -36,10 +24,7 @@ def seconds_in_a_browser(page: Path) -> tuple[float, float]:
 
 def test_report(benchmark, record, tmp_path):
     runs, page = write_large(tmp_path / "runs", 200, 1000, 100), tmp_path / "report.html"
-    command = [sys.executable, "-c", SCRIPT, str(runs), str(page)]
-    options = {"check": True, "capture_output": True, "text": True, "cwd": ROOT}
-    done = benchmark.pedantic(lambda: subprocess.run(command, **options), rounds=1)
-    seconds, peak = map(float, done.stdout.split())
+    seconds, peak = benchmark.pedantic(run_measured, args=("report", runs, "-o", page), rounds=1)
     record("seconds to write it, imports included", seconds, "<= 15")
     record("peak memory, GB", peak, "<= 2")
     record("size of the page, MB", page.stat().st_size / 1e6, "< 10")
