@@ -30,7 +30,7 @@ def singular_values(matrix: Tensor) -> Tensor:
     gram = torch.zeros(len(x), len(x), dtype=wide(x.device), device=x.device)
     for part in chunks(x, dim=1):
         part = (at_least_single(part) * scale).to(gram.dtype)
-        gram.addmm_(part, part.T)
+        gram = torch.addmm(gram, part, part.T)
     finite = gram.sum().isfinite()  # eigvalsh raises on NaN; the scale keeps sums of finite entries finite
     gram = torch.where(finite, gram, 0)
     squares = torch.linalg.eigvalsh(gram).flip(0)
