@@ -27,10 +27,10 @@ def singular_values(matrix: Tensor) -> Tensor:
     matrix = checked(matrix, 2)
     x = matrix.detach() if matrix.shape[0] <= matrix.shape[1] else matrix.detach().T
     scale = power_of_two_scale(x)
-    gram = torch.zeros(len(x), len(x), dtype=wide(x.device), device=x.device)
+    gram = x.new_zeros(len(x), len(x), dtype=wide(x.device))  # of x, so that torch.vmap maps it
     for part in chunks(x, dim=1):
         part = (at_least_single(part) * scale).to(gram.dtype)
-        gram = torch.addmm(gram, part, part.T)
+        gram.addmm_(part, part.T)
     finite = gram.sum().isfinite()  # eigvalsh raises on NaN; the scale keeps sums of finite entries finite
     gram = torch.where(finite, gram, 0)
     squares = torch.linalg.eigvalsh(gram).flip(0)
