@@ -49,11 +49,12 @@ class FeatureDiversity(Monitor):
 
     def measure_features(self, samples: Samples) -> Sums | None:
         """Return what the mean absolute correlation of one layer's channels is computed from."""
-        rows = samples.by_channel.flatten(1)
-        count, entries = rows.shape
+        rows = samples.by_channel
+        count, entries = len(rows), rows[0].numel()
         if count < 2 or entries < 2:
             return None
-        sums = absolute_sums_of_unit(unit_rows(rows)) if samples.is_direct else absolute_sums(rows)
+        direct = samples.is_direct
+        sums = absolute_sums_of_unit(unit_rows(rows.flatten(1))) if direct else absolute_sums(rows, samples.products)
         return Sums(sums, partial(_feature_correlation, entries, count))
 
     def derive(self, step: int, row: Row) -> Row:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from symbreak.callbacks.functional._numerics import is_direct, wide, widened
+from symbreak.callbacks.functional.channel_products import ChannelProducts, channel_products
 from symbreak.callbacks.layers import WeightLayer
 from symbreak.callbacks.measurements import Row
 
@@ -116,6 +117,11 @@ class Samples:
         if not self.is_direct:
             return first
         return first.to(wide(first.device), memory_format=torch.contiguous_format)
+
+    @cached_property
+    def products(self) -> ChannelProducts | None:
+        """Products of the channels; only for large features on a CPU."""
+        return channel_products(self.by_channel)
 
     @cached_property
     def norms(self) -> Tensor:

@@ -109,7 +109,8 @@ class SymmetryBreaking(Monitor):
             return None
         if samples.is_direct:
             return Sums([spread_norm(samples.by_channel, 0, 0, samples.exact), samples.norms], _feature_asymmetry)
-        spread, square, _ = scaled_sums(samples.features, samples.channel_dim)
+        found = samples.products and samples.products.spread_and_square()
+        spread, square = found or scaled_sums(samples.features, samples.channel_dim)[:2]
         return Sums([spread.sqrt(), square.sqrt()], _feature_asymmetry)
 
     def derive(self, step: int, row: Row) -> Row:

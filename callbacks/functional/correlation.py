@@ -7,18 +7,13 @@ from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from symbreak.callbacks.functional._numerics import (
-    SAFE_SQUARES,
-    at_least_single,
     checked,
     chunks,
-    is_direct,
-    is_true,
     wide,
     widened,
 )
+from symbreak.callbacks.functional.channel_products import ChannelProducts, channel_products
 from symbreak.callbacks.functional.propagation import direction_sum
-
-CLEARLY_VARYING = 0.1  # least spread / sum of squares of a row for which the mean may be subtracted after the product
 
 Number = TypeVar("Number", float, Tensor)
 
@@ -136,8 +131,8 @@ def feature_correlation(features: Tensor, dim: int = 1) -> Tensor:
     Source:
         This project's own: the correlations of Blumenfeld, Gilboa and Soudry, ICML 2020, of features, not weights.
     """
-    rows = checked(features, 2).detach().movedim(dim, 0).flatten(1)
-    return mean_correlation(*absolute_sums(rows), rows.shape[1], len(rows))
+    rows = checked(features, 2).detach().movedim(dim, 0)
+    return mean_correlation(*absolute_sums(rows, channel_products(rows)), rows[0].numel(), len(rows))
 
 
 def unit_rows(rows: Tensor) -> Tensor:
@@ -165,12 +160,17 @@ def row_sums(rows: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.vector_norm(total), square.sqrt()
 
 
-def absolute_sums(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return sum |u_i . u_j| over all pairs of unit rows of (n, m), and sqrt(sum ||u_i||^2)."""
-    found = None if is_direct(rows) else _products(at_least_single(rows))
+def absolute_sums(rows: Tensor, products: ChannelProducts | None) -> tuple[Tensor, Tensor]:
+    """Return sum |u_i . u_j| over all pairs of unit rows of (n, ...), and sqrt(sum ||u_i||^2).
+
+    Args:
+        rows: the rows.
+        products: their products; None to compute with the rows in float64.
+    """
+    found = None if products is None else products.correlations()
     if found is None:
-        return absolute_sums_of_unit(unit_rows(widened(rows)))
-    absolute = torch.linalg.vector_norm(found, 1).to(wide(rows.device)) * rows.shape[1]
+        return absolute_sums_of_unit(unit_rows(widened(rows.flatten(1))))
+    absolute = torch.linalg.vector_norm(found, 1).to(wide(rows.device)) * rows[0].numel()
     return absolute, torch.full_like(absolute, rows.numel()).sqrt()
 
 
@@ -199,20 +199,3 @@ def mean_correlation(total: Number, size: Number, entries: int, count: int) -> N
     if isinstance(value, Tensor):
         return value.clamp(-1, 1)
     return value if value != value else min(max(value, -1.0), 1.0)
-
-
-def _products(rows: Tensor) -> Tensor | None:
-    """Return pairwise correlations (n, n) in the rows' own precision; None if unreadable, constant or extreme.
-
-    Faster than unit rows in float64 for large features on a CPU.
-    """
-    if rows.device.type != "cpu":
-        return None
-    products, total = rows @ rows.T, rows.sum(1)
-    squares = products.diagonal()
-    spread = squares - total.square() / rows.shape[1]
-    ordinary = (squares > SAFE_SQUARES[0]) & (squares < SAFE_SQUARES[1]) & (spread > CLEARLY_VARYING * squares)
-    if not is_true(ordinary.all()):
-        return None
-    inverse = spread.rsqrt()
-    return products.addr_(total, total, alpha=-1 / rows.shape[1]).mul_(inverse).mul_(inverse[:, None])

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from symbreak.sweeps.report.noise_sources import SEEDS, is_source_key
+from symbreak.sweeps.run.record import CALLBACKS
 
 OFF = (0, "auto")
 """Values of a source of symmetry breaking that switch it off, or keep the behaviour of a single device."""
 SEED_NAMES = ("seed", "seed_everything")
 _SEED_PART = re.compile(r"(^|, )([\w.]*\.)?seed(_everything)?=[^,]*")
 BOOKKEEPING = ("run", "wandb", "config", "ckpt_path")
-_BOOKKEEPING_PREFIXES = ("run.", "wandb.", "trainer.logger", "trainer.default_root_dir", "trainer.callbacks")
+_BOOKKEEPING_PREFIXES = ("run.", "wandb.", "trainer.logger", "trainer.default_root_dir", f"{CALLBACKS}.ModelCheckpoint")
 
 
 def varying_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -18,6 +18,10 @@ from symbreak.sweeps.report.table import RunTable, final_accuracy_key, split_nam
 from symbreak.sweeps.run.outcome import DISTINCT, common_cause
 
 
+STRAIGHT = 0.9
+"""Least R^2 of a rise that is called exponential."""
+
+
 @dataclass(frozen=True)
 class Sentence:
     """A sentence, and the arm or other subject that it is about."""
@@ -93,7 +97,8 @@ def _escape(table: RunTable, measured: pd.DataFrame) -> str:
         text += f" ({known.min():.0f} to {known.max():.0f} over {len(known)} seeds)"
     if len(known) < len(measured):
         text += f" in {len(known)} of {len(measured)} runs"
-    rate = table.event("growth_rate")[measured.index].median()
+    straight = table.final("symmetry/growth_rate_r2")[measured.index] >= STRAIGHT
+    rate = table.event("growth_rate")[measured.index][straight].median()
     return f"{text}, growing tenfold every {math.log(10) / rate:.0f} steps" if rate > 0 else text
 
 

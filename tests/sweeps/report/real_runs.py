@@ -10,7 +10,6 @@ import socket
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
 
 from pytorch_lightning import Callback
 from pytorch_lightning.utilities import rank_zero_only
@@ -66,25 +65,27 @@ COPIES = {"0-even": (), "1-uneven": ("--model.init_args.split=uneven",)}
 ENDS = {"3-preempted": "preempt", "4-killed": "kill", "5-failed": "fail", "6-resumed": "preempt"}
 
 
-class EndAt(Callback):
-    """End a run at a step as a cluster, a power cut or a mistake would.
+HOW = "HOW_TO_END"
 
-    Args:
-        step: When.
-        how: SIGTERM, SIGKILL, or an exception.
+
+class EndAt(Callback):
+    """End a run at a step as a cluster, a power cut or a mistake would: by SIGTERM, SIGKILL, or an exception.
+
+    Which of them is in the environment, since a run's settings do not say how it will end.
     """
 
-    def __init__(self, step: int, how: Literal["preempt", "kill", "fail"]) -> None:
-        self.step, self.how = step, how
+    def __init__(self, step: int) -> None:
+        self.step = step
 
     def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step != self.step:
+        how = os.environ[HOW]
+        if trainer.global_step != self.step or not how:
             return
-        if self.how == "fail":
+        if how == "fail":
             raise RuntimeError("failed on purpose")
         for logger in trainer.loggers:
             logger.finalize("")  # what a second of training would have written
-        os.kill(os.getpid(), signal.SIGKILL if self.how == "kill" else signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
 
 
 def make(root: Path) -> None:
@@ -96,7 +97,9 @@ def make(root: Path) -> None:
         run([*TEXT, *options, f"--run.dir={root / 'copies' / name}"])
     root = root / "sweep"
     for name in RUNS:
+        os.environ[HOW] = ENDS.get(name, "")
         run(words(root, name), ranks=2 if name == "8-ranks" else 1)
+    os.environ[HOW] = ""
     checkpoint = latest_checkpoint(root / "6-resumed")
     run([*FIT, *RUNS["6-resumed"], f"--run.dir={root / '6-resumed'}", f"--ckpt_path={checkpoint}"])
     if missing := [name for name in RUNS if not (root / name / SUMMARY).is_file()]:
@@ -105,9 +108,8 @@ def make(root: Path) -> None:
 
 def words(root: Path, name: str) -> list[str]:
     """Return a run's command line."""
-    end = f'{{"class_path": "{__spec__.name}.EndAt", "init_args": {{"step": {END}, "how": "{ENDS.get(name)}"}}}}'
-    ends = [f"--trainer.callbacks+={end}"] if name in ENDS else []
-    return [*FIT, *RUNS[name], *ends, f"--run.dir={root / name}"]
+    end = [f"--trainer.callbacks+={__spec__.name}.EndAt", f"--trainer.callbacks.step={END}"]
+    return [*FIT, *RUNS[name], *end, f"--run.dir={root / name}"]
 
 
 def run(command: list[str], ranks: int = 1) -> None:

@@ -10,6 +10,16 @@ def test_seeds_and_bookkeeping_do_not_make_arms():
     assert arm_labels(configs, [None] * 3) == ["all runs"] * 3
 
 
+def test_callbacks_tell_arms_apart():
+    kinds = [("LotteryTicket", {"mask": mask}) for mask in ("magnitude", "random")]
+    lists = [[{"class_path": f"symbreak.callbacks.{name}", "init_args": given}] for name, given in kinds]
+    lists += [[*each, {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "a"}}] for each in lists]
+    configs = [settings({"trainer": {"callbacks": callbacks}}) for callbacks in [*lists, None]]
+    assert arm_labels(configs, [None] * 5) == ["mask=magnitude", "mask=random"] * 2 + ["all runs"]
+    twice = [settings({"trainer": {"callbacks": [lists[0][0], each]}}) for each in (lists[0][0], lists[1][0])]
+    assert len(set(arm_labels(twice, [None, None]))) == 2
+
+
 def test_the_sweeps_own_label_is_kept_where_it_names_a_group():
     configs = [settings(config_of(seed=seed, noise=noise)) for noise in (0.0, 1e-3) for seed in (0, 1)]
     assert arm_labels(configs, ["zero", "zero", "noisy", "noisy"]) == ["zero", "zero", "noisy", "noisy"]

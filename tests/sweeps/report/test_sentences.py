@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 from tests.sweeps.report.example_runs import config_of, write_run
 
@@ -25,6 +26,13 @@ def test_each_arm_is_described_by_what_it_did(sweep_table):
     assert text["He init"].startswith("features differed from the start")
     assert "ended at" in text["Backward correlation"]
     assert "ended in the range of He's 2 seeds" in text["Backward correlation"]
+
+
+def test_a_rise_that_is_not_exponential_has_no_rate(sweep_table):
+    sweep_table = replace(sweep_table, runs=sweep_table.runs.assign(**{"symmetry/growth_rate_r2": 0.5}))
+    text = said(sweep_table)["1 ulp rounding noise"]
+    assert text.startswith("escaped from symmetry")
+    assert "tenfold" not in text
 
 
 def test_copies_are_described_by_their_separation_and_the_loss(copies_table):
