@@ -1,5 +1,6 @@
 """Floating-point helpers shared by the measures: precision, range and memory."""
 
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +11,8 @@ DEVICE_ELEMENTS = 2**24  # on an accelerator, which is faster with few, large ke
 DIRECT_ELEMENTS = 2**16  # up to this size a CPU takes longer to decide what to leave out than to compute in float64
 SAFE_SQUARES = (1e-12, 1e30)
 """Range of float32 sums of squares in which no significant term under- or overflows."""
+
+_KEPT = threading.local()
 
 
 def checked(x: Tensor, ndim: int) -> Tensor:
@@ -61,6 +64,20 @@ def chunks(x: Tensor, dim: int = 0) -> Iterator[Tensor]:
     if x.numel() <= largest:
         return iter((x,))
     return iter(x.split(max(1, largest // max(1, x.numel() // x.shape[dim])), dim))
+
+
+def scratch(like: Tensor, slot: int = 0) -> Tensor:
+    """Return uninitialised contiguous memory of a shape, which this thread's next call for the slot overwrites.
+
+    Touching new pages takes longer than the arithmetic on them.
+    """
+    if like.device.type != "cpu" or like.numel() > CHUNK_ELEMENTS:
+        return torch.empty_like(like, memory_format=torch.contiguous_format)
+    kept = _KEPT.__dict__
+    if (slot, like.dtype) not in kept:
+        with torch.inference_mode(False):
+            kept[slot, like.dtype] = torch.empty(CHUNK_ELEMENTS, dtype=like.dtype)
+    return kept[slot, like.dtype][: like.numel()].view(like.shape)
 
 
 def is_direct(x: Tensor, copies: int = 1) -> bool:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from symbreak.callbacks.functional._numerics import SAFE_SQUARES, at_least_single, is_direct, is_true, wide
+from symbreak.callbacks.functional._numerics import SAFE_SQUARES, at_least_single, is_direct, is_true, scratch, wide
 
 CLEARLY_VARYING = 0.1  # least spread / sum of squares of a row for which the mean may be subtracted after the product
 
@@ -25,38 +25,39 @@ class ChannelProducts(NamedTuple):
 
     def spread_and_square(self) -> tuple[Tensor, Tensor] | None:
         """Return sum_i ||x_i - mean x||^2 and sum_i ||x_i||^2; None if float32 is too narrow for them."""
-        dtype, distances = wide(self.values.device), self.values[1:, 1:]
-        square = _unshifted(self.values).diagonal().sum(dtype=dtype)
+        dtype, first = wide(self.values.device), self.values[0]
+        distances = self.values.diagonal()[1:].sum(dtype=dtype)
+        square = distances + 2 * first[1:].sum(dtype=dtype) + len(first) * first[0].to(dtype)
         if not is_true((square > SAFE_SQUARES[0]) & (square < SAFE_SQUARES[1])):
             return None
-        spread = distances.diagonal().sum(dtype=dtype) - distances.sum(dtype=dtype) / len(self.values)
-        return spread.clamp(min=0), square
+        return (distances - self.values[1:, 1:].sum(1).sum(dtype=dtype) / len(first)).clamp(min=0), square
 
-    def correlations(self) -> Tensor | None:
-        """Return the Pearson correlation of all pairs of rows, (C, C); None if a row is constant or extreme."""
-        products, totals = _unshifted(self.values), self.totals.clone()
-        totals[1:] += totals[0]
-        squares = products.diagonal()
+    def absolute_correlation(self) -> Tensor | None:
+        """Return the sum of |Pearson correlation| over all pairs of rows; None if a row is constant or extreme."""
+        values, first = self.values, self.values[0]
+        is_shifted = torch.ones_like(first)
+        is_shifted[0] = 0
+        totals = self.totals + is_shifted * self.totals[0]
+        others = first + is_shifted * first[0]
+        squares = values.diagonal() + is_shifted * (first + others)
         spread = squares - totals.square() / self.entries
         ordinary = (squares > SAFE_SQUARES[0]) & (squares < SAFE_SQUARES[1]) & (spread > CLEARLY_VARYING * squares)
         if not is_true(ordinary.all()):
             return None
+        # x_i . x_j = z_i . z_j + z_i . s_j z_0 + s_i z_0 . (z_j + s_j z_0), with s_i = 0 for i = 0, else 1
+        left = torch.stack([first, is_shifted, totals], 1)
+        right = torch.stack([is_shifted, others, totals / -self.entries])
         inverse = spread.rsqrt()
-        return products.addr_(totals, totals, alpha=-1 / self.entries).mul_(inverse).mul_(inverse[:, None])
+        return torch.dot(torch.addmm(values, left, right).abs_() @ inverse, inverse)
 
 
 def channel_products(rows: Tensor) -> ChannelProducts | None:
-    """Return the products of large rows (C, ...) on a CPU; None where float64 at once is faster."""
-    if rows.device.type != "cpu" or is_direct(rows):
+    """Return the products of large rows (C, ...) on a CPU; None where float64 at once is faster, and under vmap."""
+    first = rows[(0,) * rows.ndim]
+    if is_direct(rows) or not is_true(first == first):
         return None
-    shifted = at_least_single(rows).clone(memory_format=torch.contiguous_format).flatten(1)
-    shifted[1:] -= shifted[:1]
+    rows = at_least_single(rows)
+    shifted = torch.sub(rows, rows[:1], out=scratch(rows))
+    shifted[0] = rows[0]
+    shifted = shifted.flatten(1)
     return ChannelProducts(shifted @ shifted.T, shifted.sum(1), shifted.shape[1])
-
-
-def _unshifted(values: Tensor) -> Tensor:
-    """Return x_i . x_j from z_i . z_j, where x_0 = z_0 and x_i = z_i + z_0."""
-    products = values.clone()
-    products[1:] += products[:1]
-    products[:, 1:] += products[:, :1]
-    return products

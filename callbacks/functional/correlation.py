@@ -167,10 +167,10 @@ def absolute_sums(rows: Tensor, products: ChannelProducts | None) -> tuple[Tenso
         rows: the rows.
         products: their products; None to compute with the rows in float64.
     """
-    found = None if products is None else products.correlations()
+    found = None if products is None else products.absolute_correlation()
     if found is None:
         return absolute_sums_of_unit(unit_rows(widened(rows.flatten(1))))
-    absolute = torch.linalg.vector_norm(found, 1).to(wide(rows.device)) * rows[0].numel()
+    absolute = found.to(wide(rows.device)) * rows[0].numel()
     return absolute, torch.full_like(absolute, rows.numel()).sqrt()
 
 

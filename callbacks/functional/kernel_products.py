@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from symbreak.callbacks.functional._numerics import chunks, is_true
+from symbreak.callbacks.functional._numerics import chunks, is_true, scratch
 
 SAFE = (1e-24, 1e24)  # sums of squares of a kernel for which no product under- or overflows in float32
 CANCELLATION = 2  # largest mean of sum x^2 / sum (x - mean)^2 for which kernels need no shift
@@ -16,7 +16,10 @@ def product_norms(weight: Tensor) -> list[Tensor] | None:
     """
     if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.float64) or weight.shape[2] == 1:
         return None
-    return _Products(weight, shifted=False).norms() or _Products(weight, shifted=True).norms()
+    first = weight[0]
+    square, mean = first.square().sum(1), first.mean(1)
+    varies = _varies(square, _inverse_root(torch.addcmul(square, mean, mean, value=-first.shape[1])))
+    return (_Products(weight, shifted=False).norms() if varies else None) or _Products(weight, shifted=True).norms()
 
 
 class _Products:
@@ -30,7 +33,6 @@ class _Products:
     def __init__(self, weight: Tensor, shifted: bool) -> None:
         (self.filters, self.inputs, self.taps), self.shifted = weight.shape, shifted
         self.parts, self.ones = list(chunks(weight)), weight.new_ones(self.taps)
-        self.buffers = weight.new_empty(2 if shifted else 1, *self.parts[0].shape)
         self.origin = weight[0, :, 0]
         self.kernel_sum, self.filter_sum, self.by_input, self.varying = (
             torch.zeros(size, dtype=torch.float64)
@@ -54,7 +56,7 @@ class _Products:
 
     def _add(self, part: Tensor) -> bool:
         kernels = self._kernels(part)
-        product = torch.mul(kernels, kernels, out=self.buffers[-1][: len(part)])
+        product = torch.mul(kernels, kernels, out=scratch(part, slot=1))
         square = (product.flatten(0, 1) @ self.ones).view(part.shape[:2])
         mean = (kernels.flatten(0, 1) @ (self.ones / self.taps)).view(part.shape[:2])
         spread = torch.addcmul(square, mean, mean, value=-self.taps)
@@ -86,7 +88,7 @@ class _Products:
         return total
 
     def _kernels(self, part: Tensor) -> Tensor:
-        return torch.sub(part, part[..., :1], out=self.buffers[0][: len(part)]) if self.shifted else part
+        return torch.sub(part, part[..., :1], out=scratch(part)) if self.shifted else part
 
 
 def _inverse_root(squares: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from symbreak.callbacks.functional._numerics import (
     is_true,
     is_zero,
     power_of_two_scale,
+    scratch,
     square_sum,
     wide,
     widened,
@@ -89,17 +90,12 @@ def _sums(x: Tensor, dim: int, scale: Tensor | None) -> tuple[Tensor, Tensor]:
     shift = torch.zeros_like(first, dtype=wide(x.device))
     square = spread = shift.new_zeros(())
     one = first.reshape(-1)[0]
-    reuse, buffer = is_true(one == one), None  # vmap does not support out=
+    reuse = is_true(one == one)  # vmap does not support out=
     for part in chunks(x, dim):
         values = at_least_single(part).contiguous()
         values = values if scale is None else values * scale
         square = square + square_sum(values)
-        if reuse:
-            buffer = torch.empty_like(values) if buffer is None else buffer
-            out = buffer.view(-1)[: values.numel()].view(values.shape)
-            values = torch.sub(values, first, out=out)
-        else:
-            values = values - first
+        values = torch.sub(values, first, out=scratch(values)) if reuse else values - first
         spread = spread + square_sum(values)
         shift = shift + values.sum(dim, keepdim=True)
     return (spread - shift.square().sum() / x.shape[dim]).clamp(min=0), square

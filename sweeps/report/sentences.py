@@ -17,7 +17,6 @@ from symbreak.sweeps.report.growth import ASYMMETRY, escapes, median_step, thres
 from symbreak.sweeps.report.table import RunTable, final_accuracy_key, split_name
 from symbreak.sweeps.run.outcome import DISTINCT, common_cause
 
-
 STRAIGHT = 0.9
 """Least R^2 of a rise that is called exponential."""
 

@@ -70,6 +70,21 @@ def lightning(network: LightningModule, data: ImageDataModule, callbacks: Sequen
     return loop
 
 
+class Plain(LightningModule):
+    """A network trained by Lightning and nothing else: no metric, no log."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        images, labels = batch
+        return nn.functional.cross_entropy(self.network(images), labels)
+
+    def configure_optimizers(self):
+        return _optimizer(self.network)
+
+
 def _optimizer(network):
     return torch.optim.SGD(network.parameters(), **SGD_DEFAULTS)
 
