@@ -73,11 +73,11 @@ def scratch(like: Tensor, slot: int = 0) -> Tensor:
     """
     if like.device.type != "cpu" or like.numel() > CHUNK_ELEMENTS:
         return torch.empty_like(like, memory_format=torch.contiguous_format)
-    kept = _KEPT.__dict__
-    if (slot, like.dtype) not in kept:
+    kept, key = _KEPT.__dict__, f"{slot} {like.dtype}"
+    if key not in kept:
         with torch.inference_mode(False):
-            kept[slot, like.dtype] = torch.empty(CHUNK_ELEMENTS, dtype=like.dtype)
-    return kept[slot, like.dtype][: like.numel()].view(like.shape)
+            kept[key] = torch.empty(CHUNK_ELEMENTS, dtype=like.dtype)
+    return kept[key][: like.numel()].view(like.shape)
 
 
 def is_direct(x: Tensor, copies: int = 1) -> bool:
