@@ -18,7 +18,7 @@ from symbreak.sweeps.report.table import RunTable, final_accuracy_key, split_nam
 from symbreak.sweeps.run.outcome import DISTINCT, common_cause
 
 STRAIGHT = 0.9
-"""Least R^2 of a rise that is called exponential."""
+"""Least median R^2 of rises that are called exponential."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ def _escape(table: RunTable, measured: pd.DataFrame) -> str:
         text += f" ({known.min():.0f} to {known.max():.0f} over {len(known)} seeds)"
     if len(known) < len(measured):
         text += f" in {len(known)} of {len(measured)} runs"
-    straight = table.final("symmetry/growth_rate_r2")[measured.index] >= STRAIGHT
-    rate = table.event("growth_rate")[measured.index][straight].median()
-    return f"{text}, growing tenfold every {math.log(10) / rate:.0f} steps" if rate > 0 else text
+    rate, r2 = table.event("growth_rate")[measured.index], table.final("symmetry/growth_rate_r2")[measured.index]
+    is_straight = rate.median() > 0 and r2.median() >= STRAIGHT
+    return f"{text}, growing tenfold every {math.log(10) / rate.median():.0f} steps" if is_straight else text
 
 
 def _distinct(table: RunTable, runs: list[int]) -> str:
