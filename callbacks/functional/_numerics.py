@@ -109,6 +109,12 @@ def is_zero(x: Tensor) -> bool:
     return is_true((smallest == 0) & (largest == 0))
 
 
+def is_readable(x: Tensor) -> bool:
+    """Return whether the entries of ``x`` can be branched on without a synchronisation; False if the first is NaN."""
+    first = x[(0,) * x.ndim]
+    return is_true(first == first)
+
+
 def is_true(condition: Tensor) -> bool:
     """Return ``bool(condition)`` if readable without a synchronisation (CPU, not under vmap), else False."""
     if condition.device.type != "cpu":

@@ -5,7 +5,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from symbreak.callbacks.functional._numerics import SAFE_SQUARES, at_least_single, is_direct, is_true, scratch, wide
+from symbreak.callbacks.functional._numerics import (
+    SAFE_SQUARES,
+    at_least_single,
+    is_direct,
+    is_readable,
+    is_true,
+    scratch,
+    wide,
+)
 
 CLEARLY_VARYING = 0.1  # least spread / sum of squares of a row for which the mean may be subtracted after the product
 
@@ -53,8 +61,7 @@ class ChannelProducts(NamedTuple):
 
 def channel_products(rows: Tensor) -> ChannelProducts | None:
     """Return the products of large rows (C, ...) on a CPU; None where float64 at once is faster, and under vmap."""
-    first = rows[(0,) * rows.ndim]
-    if is_direct(rows) or not is_true(first == first):
+    if is_direct(rows) or not is_readable(rows):
         return None
     rows = at_least_single(rows)
     shifted = torch.sub(rows, rows[:1], out=scratch(rows))

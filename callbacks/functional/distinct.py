@@ -13,7 +13,7 @@ from symbreak.callbacks.functional._numerics import (
     checked,
     chunks,
     is_direct,
-    is_true,
+    is_readable,
     wide,
 )
 
@@ -43,8 +43,7 @@ def distinct_rows(rows: Tensor) -> Tensor:
     """
     bits = checked(rows, 1).detach().view(_INTEGERS[rows.element_size()])
     bits = bits.unsqueeze(-1) if bits.ndim < 2 else bits
-    first = bits[(0,) * bits.ndim]
-    if not is_true(first == first):  # on an accelerator or under vmap
+    if not is_readable(bits):  # on an accelerator or under vmap
         return _distinct_by_order(bits)
     return torch.tensor(_distinct_by_value(bits), dtype=wide(bits.device))
 

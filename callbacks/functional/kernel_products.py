@@ -19,7 +19,9 @@ def product_norms(weight: Tensor) -> list[Tensor] | None:
     first = weight[0]
     square, mean = first.square().sum(1), first.mean(1)
     varies = _varies(square, _inverse_root(torch.addcmul(square, mean, mean, value=-first.shape[1])))
-    return (_Products(weight, shifted=False).norms() if varies else None) or _Products(weight, shifted=True).norms()
+    if varies and (found := _Products(weight, shifted=False).norms()):
+        return found
+    return _Products(weight, shifted=True).norms()
 
 
 class _Products:

@@ -13,6 +13,7 @@ from symbreak.callbacks.functional._numerics import (
     checked,
     chunks,
     is_direct,
+    is_readable,
     is_true,
     is_zero,
     power_of_two_scale,
@@ -89,8 +90,7 @@ def _sums(x: Tensor, dim: int, scale: Tensor | None) -> tuple[Tensor, Tensor]:
     first = first if scale is None else first.mul_(scale)
     shift = torch.zeros_like(first, dtype=wide(x.device))
     square = spread = shift.new_zeros(())
-    one = first.reshape(-1)[0]
-    reuse = is_true(one == one)  # vmap does not support out=
+    reuse = is_readable(first)  # vmap does not support out=
     for part in chunks(x, dim):
         values = at_least_single(part).contiguous()
         values = values if scale is None else values * scale
