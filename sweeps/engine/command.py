@@ -142,11 +142,16 @@ def _conclude(study: Study, folder: Path, console: Console) -> int:
         console.print(Text(f"{folder / point.folder} failed:\n{point.error}"), soft_wrap=True)
     if failed:
         console.print(f"{len(failed)} runs failed. The same call tries them again.")
+    values = [point.value for point in study.points if point.status == "finished"]
+    is_blind = study.sweep.needs_metric and bool(values) and set(values) == {None}
+    if is_blind:
+        metric = study.sweep.metric["name"]
+        console.print(f"No run logged a number as {metric!r}: nothing guided the sweep.", markup=False, soft_wrap=True)
     console.print(f"Runs are in {folder}. To start afresh, give another --output.", markup=False, soft_wrap=True)
     if any(point.status in ("finished", "pruned") for point in study.points):
         page = report([str(folder)], folder / "report.html")
         console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
-    return 1 if failed else 0
+    return 1 if failed or is_blind else 0
 
 
 def _checked_points(sweep: SweepFile) -> list[dict[str, Any]]:

@@ -157,11 +157,12 @@ class Driver:
         value = metric_value(folder, self.sweep.metric.get("name", ""))
         if active.pruned:
             self.study.end(point, "pruned", value)
-        elif code == 0 and value is None and self.sweep.needs_metric:
-            where = "neither summary.json nor an offline W&B run in its folder has it"
-            self.study.end(point, "failed", None, f"it logged no number as {self.sweep.metric['name']!r}: {where}")
         elif code == 0:
             self.study.end(point, "finished", value)
+            if value is None and self.sweep.needs_metric:
+                where = "neither summary.json nor an offline W&B run in its folder has it"
+                metric = self.sweep.metric["name"]
+                self.say(f"{folder}: logged no number as {metric!r}, which counts as the worst: {where}")
         elif code in EXIT_CODES or -code in INTERRUPTIONS:
             saved = latest_checkpoint(folder)
             has_progress = saved is not None and saved.stat().st_mtime > active.since

@@ -90,4 +90,5 @@ class Optimizer:
 def _state(status: str, value: float | None) -> TrialState:
     if status == "finished" and value is not None:
         return TrialState.COMPLETE
-    return TrialState.PRUNED if status == "pruned" else TrialState.FAIL
+    # Optuna ranks a pruned trial without values below all others; it would forget a failed one.
+    return TrialState.PRUNED if status in ("finished", "pruned") else TrialState.FAIL

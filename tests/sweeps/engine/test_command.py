@@ -230,7 +230,35 @@ def test_a_damaged_description_of_the_sweep_is_kept_and_made_again(stubs, capsys
 def test_bayes_needs_the_metric_and_says_where_it_looked(stubs, capsys):
     stubs.write({"x": {"min": 0.0, "max": 1.0}}, method="bayes", run_cap=2, metric={"name": "val_loss"})
     assert stubs.run() == 1
-    assert "it logged no number as 'val_loss'" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert output.count("logged no number as 'val_loss', which counts as the worst: neither summary.json") == 2
+    assert "No run logged a number as 'val_loss': nothing guided the sweep." in output
+    assert stubs.run() == 1
+    assert len(stubs.starts()) == 2
+
+
+def test_a_finished_run_without_the_metric_counts_as_worst(stubs, tmp_path, capsys):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json, os, pathlib, sys\n"
+        "x = float(sys.argv[1].split('=')[1])\n"
+        "folder = pathlib.Path(os.environ['SYMBREAK_RUN_DIR'])\n"
+        "(folder / 'summary.json').write_text(json.dumps({'step': 1} | ({'escape': x} if x > 0.5 else {})))\n"
+    )
+    stubs.write(
+        {"x": {"min": 0.0, "max": 1.0}},
+        method="bayes",
+        run_cap=30,
+        metric={"name": "escape", "goal": "maximize"},
+        command=[sys.executable, str(script), "${args}"],
+    )
+    assert stubs.run() == 0
+    assert "which counts as the worst" in (output := capsys.readouterr().out) and "failed" not in output
+    drawn = [json.loads(file.read_text())["parameters"]["x"] for file in sorted(stubs.runs.glob("*/point.json"))]
+    assert any(x <= 0.5 for x in drawn[:10])
+    assert sum(x > 0.5 for x in drawn[10:]) > 15  # 20, of which a search without guidance puts 10 there
+    assert stubs.run() == 0
+    assert len(list(stubs.runs.glob("0*"))) == 30
 
 
 def test_bayes_reads_the_metric_of_an_offline_wandb_run(stubs, tmp_path):
