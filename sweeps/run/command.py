@@ -84,6 +84,10 @@ class SymbreakCLI(ConfiguredCLI):
             json.dump(settings, file)
             file.flush()
             self.config = parser.parse_args([command, f"--config={file.name}", *words[1:]])
+        trainer = self.config[command].trainer
+        for name in ("callbacks", "logger"):  # the options of a run that goes on may append with += what is there
+            if isinstance(entries := trainer.get(name), list):
+                trainer[name] = [entry for index, entry in enumerate(entries) if entry not in entries[:index]]
         tree = tree_of(parser, self.config)
         self.changes = changes_of(settings, tree)
         if command == "fit":

@@ -49,6 +49,14 @@ def test_a_run_goes_on_with_the_settings_of_its_checkpoint(symbreak, trained, la
     assert checkpoint_of(tmp_path / "on")["global_step"] == 6
 
 
+def test_the_same_call_appends_its_callback_once(symbreak, tmp_path):
+    call = ["fit", *SMALL, "--trainer.callbacks+=pytorch_lightning.callbacks.LambdaCallback"]
+    assert symbreak(*call, f"--run.dir={tmp_path / 'run'}") == 0
+    last = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
+    assert symbreak(*call, last, f"--run.dir={tmp_path / 'run'}", "--trainer.max_steps=6") == 0
+    assert len(config_of(tmp_path / "run")["trainer"]["callbacks"]) == 1
+
+
 def test_a_run_in_a_new_folder_keeps_its_history_and_its_events(symbreak, trained, last, tmp_path):
     known = read_json(trained / "summary.json")
     events = {key: value for key, value in known.items() if "broken_step" in key or key == "symmetry/escape_step"}
