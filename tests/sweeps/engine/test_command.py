@@ -253,7 +253,9 @@ def test_a_finished_run_without_the_metric_counts_as_worst(stubs, tmp_path, caps
         command=[sys.executable, str(script), "${args}"],
     )
     assert stubs.run() == 0
-    assert "which counts as the worst" in (output := capsys.readouterr().out) and "failed" not in output
+    output = capsys.readouterr().out
+    assert "which counts as the worst" in output
+    assert "failed" not in output
     drawn = [json.loads(file.read_text())["parameters"]["x"] for file in sorted(stubs.runs.glob("*/point.json"))]
     assert any(x <= 0.5 for x in drawn[:10])
     assert sum(x > 0.5 for x in drawn[10:]) > 15  # 20, of which a search without guidance puts 10 there
