@@ -4,8 +4,12 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
+
+from symbreak.sweeps.audit.records import read
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "sweeps" / "results"
@@ -30,6 +34,36 @@ SPEED = {
     ),
     "a traced step": ("{:.1f}", ["traced step / untraced step, ConstNet 16-1, batch 128"]),
 }
+LAYERS = ["conv", "linear"]
+SPATIAL = ["batch_norm_input_grad", "mean_pool_forward"]
+AUDIT: dict[str, tuple[list[str], dict[str, list[Any]]]] = {
+    "convolution and linear": (LAYERS, {}),
+    "batch norm, input gradient": (SPATIAL, {"memory_format": ["contiguous"]}),
+    "the same: channels_last": (SPATIAL, {"memory_format": ["channels_last"]}),
+    "SGD, for-loop or foreach": (["sgd_forloop", "sgd_foreach"], {}),
+    "SGD, fused": (["sgd_fused"], {}),
+    "AdamW": (["adamw"], {}),
+    "all-reduce, 2 ranks": (["all_reduce_default"], {"world_size": [2]}),
+    "all-reduce, 3, 4, 8 ranks": (["all_reduce_default"], {"world_size": [3, 4, 8]}),
+    "`ordered_all_reduce`": (["all_reduce_ordered"], {}),
+}
+"""Start of a row of README's audit table: starts of its operations, and other columns of the record."""
+
+
+@pytest.fixture(scope="module")
+def audit():
+    return read(RESULTS / "audit_cpu.json")
+
+
+def verdict(cases: pd.DataFrame) -> str:
+    """Return what README's audit table says of cases."""
+    assert len(cases)
+    failed = cases[cases["symmetric"] == False]  # noqa: E712
+    if failed.empty:
+        return "symmetric"
+    if failed["shape"].nunique() == 1:
+        return "asymmetric at one shape"
+    return "asymmetric at odd channel counts" if (failed["channels"] % 2 == 1).all() else "asymmetric"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +78,38 @@ def test_the_speeds_are_those_of_the_benchmarks(figures, row):
     (line,) = [line for line in README.splitlines() if line.startswith(f"| {row}")]
     form, names = SPEED[row]
     assert re.findall(r"\d[\d.]*", line.split("|")[2]) == [form.format(figures[name]) for name in names]
+
+
+@pytest.mark.parametrize("row", AUDIT)
+def test_the_verdicts_are_those_of_the_audit(audit, row):
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| {row}")]
+    starts, where = AUDIT[row]
+    frame = audit[1][audit[1]["operation"].str.startswith(tuple(starts))]
+    for column, values in where.items():
+        frame = frame[frame[column].isin(values)]
+    columns = [["float64"], ["float32"], ["bfloat16", "float16"]]
+    expected = [verdict(frame[frame["precision"].isin(precisions)]) for precisions in columns]
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == expected
+
+
+def test_the_counts_and_the_machine_are_those_of_the_audit(audit):
+    provenance, frame = audit
+    assert f"All {frame['repeatable'].eq(True).sum():,} cases were repeatable" in README
+    assert not frame["repeatable"].eq(False).any()
+    assert f"; {frame['symmetric'].eq(False).sum()} were not symmetric" in README
+    environment = provenance["environment"]
+    version = ".".join(environment["torch"].split(".")[:2])
+    assert f"one {environment['cpu_capability']} CPU, torch {version}, {environment['threads']} threads" in README
+
+
+def test_the_figures_of_the_engine_are_those_of_the_benchmarks(figures):
+    text = " ".join(README.split())
+    benchmarks = json.loads((RESULTS / "benchmarks_cpu" / "engine.json").read_text())["benchmarks"]
+    (grid,) = [each for each in benchmarks if each["name"] == "test_large_grid"]
+    offered = next(line["value"] for line in grid["extra_info"]["figures"] if "to offer" in line["figure"])
+    assert f"is offered in {offered:.1f} s" in text
+    assert f"one look at it takes {figures['milliseconds of one look at 10,000 points']:.1f} ms" in text
+    assert f"looks adds {figures['KiB of growth over the second hour of polls']:.1f} KiB" in text
 
 
 def test_the_table_of_the_demo_is_that_of_its_record():
