@@ -119,6 +119,8 @@ def test_the_table_of_the_demo_is_that_of_its_record():
     assert len(runs) == 5
     for run in runs:
         (line,) = [line for line in README.splitlines() if line.startswith(f"│ {run['arm']} ")]
-        _, _, accuracy, _, broken, escape, _, _ = (cell.strip() for cell in line.split("│"))
+        _, _, accuracy, distinct, broken, escape, growth, _ = (cell.strip() for cell in line.split("│"))
         assert accuracy == f"{float(run['test/accuracy']):.1%}"
+        assert distinct == run["distinct_filters"]
+        assert growth == (f"{float(run['symmetry/growth_rate']):.3f}" if run["symmetry/growth_rate"] else "-")
         assert [broken, escape] == [run[f"symmetry/{key}_step"] or "never" for key in ("broken", "escape")]
