@@ -25,7 +25,7 @@ FUNCTIONS: dict[str, Callable[[pd.Series], float]] = {
     "ratio": lambda values: float(values.max() / values.min()),
 }
 KEYS = ("question", "answer", "record", "numbers", "figure", "command", "cost", "readme")
-NUMBER_KEYS = ("table", "of", "where", *FUNCTIONS)
+NUMBER_KEYS = ("table", "where", "zero", *FUNCTIONS)
 PLACE = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
 FORMAT = re.compile(r"[,+]?(\.\d+)?[efg%d]?|")
 NOT_RECORDED = "Not recorded yet."
@@ -60,7 +60,8 @@ def read_claims(folder: Path) -> list[dict[str, Any]]:
 def answer(claim: Mapping[str, Any], folder: Path) -> str | None:
     """Return the sentence of a claim with its numbers filled in; None if its record is not there.
 
-    ``{name}`` or ``{name:.1%}`` in the sentence stands for a number of the claim, in a format of Python.
+    ``{name}`` or ``{name:.1%}`` in the sentence stands for a number of the claim, in a format of Python; for 0 stands
+    the text under the number's key ``zero``, if it has one.
 
     Raises:
         UsageError: If a number is not defined, cannot be computed, or has an unsuitable format.
@@ -77,6 +78,8 @@ def answer(claim: Mapping[str, Any], folder: Path) -> str | None:
         if not FORMAT.fullmatch(form):
             raise UsageError(f"{claim['record']}: {name}: {form!r} is no format of a number, such as .1%")
         value = evaluate(numbers[name], record, name)
+        if value == 0 and "zero" in numbers[name]:
+            return str(numbers[name]["zero"])
         return "unknown" if math.isnan(value) else format(int(value) if form.endswith("d") else value, form)
 
     return " ".join(PLACE.sub(fill, claim["answer"]).split())
@@ -94,7 +97,7 @@ def evaluate(expression: Any, record: Path, name: str) -> float:
     where = f"{record.name}: {name}"
     functions = [key for key in expression if key in FUNCTIONS] if isinstance(expression, dict) else []
     if len(functions) != 1 or set(expression) - set(NUMBER_KEYS):
-        raise UsageError(f"{where}: expected one of {', '.join(FUNCTIONS)}, and optionally `table` and `where`")
+        raise UsageError(f"{where}: expected one of {', '.join(FUNCTIONS)}, and optionally `table`, `where` and `zero`")
     frame = _table(record, str(expression.get("table", "runs")), where)
     for column, wanted in (expression.get("where") or {}).items():
         allowed = {_comparable(each) for each in (wanted if isinstance(wanted, list) else [wanted])}

@@ -41,6 +41,8 @@ def test_the_numbers_of_a_sentence_come_from_the_table(results):
     assert answer(CLAIM | {"record": "other"}, results) is None
     never = {"mean": "symmetry/escape_step", "where": {"init": "zero", "noise_scale": 0}}
     assert answer(CLAIM | {"answer": "At {step:d}.", "numbers": {"step": never}}, results) == "At unknown."
+    least = {"min": "symmetry/escape_step", "zero": "the start"}
+    assert answer(CLAIM | {"answer": "From {step:d}.", "numbers": {"step": least}}, results) == "From the start."
 
 
 @pytest.mark.parametrize(
