@@ -57,6 +57,16 @@ def read_claims(folder: Path) -> list[dict[str, Any]]:
     return claims
 
 
+def figures_of(folder: Path, record: str) -> set[str]:
+    """Return the figures that the claims of a folder, if it has any, want of a record.
+
+    Raises:
+        UsageError: If the claims cannot be read.
+    """
+    claims = read_claims(folder) if (folder / CLAIMS).is_file() else []
+    return {str(claim["figure"]) for claim in claims if claim["record"] == record and claim.get("figure")}
+
+
 def answer(claim: Mapping[str, Any], folder: Path) -> str | None:
     """Return the sentence of a claim with its numbers filled in; None if its record is not there.
 
@@ -134,13 +144,19 @@ def _column(frame: pd.DataFrame, name: str, where: str) -> str:
 
 
 def render(folder: Path) -> str:
-    """Return the README of a folder of records: one table of all claims, and the records without a claim."""
+    """Return the README of a folder of records: one table of all claims, and the records without a claim.
+
+    Raises:
+        UsageError: If the claims cannot be read, a number cannot be computed, or a picture is not there.
+    """
     claims = read_claims(folder)
     rows = []
     for claim in claims:
         found = answer(claim, folder)
         figure = claim.get("figure")
         picture = f"[{figure}]({claim['record']}/{figure}.png)" if figure and found else ""
+        if picture and not (folder / claim["record"] / f"{figure}.png").is_file():
+            raise UsageError(f"{claim['record']}: figure: no picture {figure}.png in the record")
         text = f"{found} ([record]({claim['record']}/README.md))" if found else NOT_RECORDED
         rows.append([escape(claim["question"]), text, picture, f"`{claim['command']}`", escape(claim.get("cost", ""))])
     columns = ["question", "answer", "figure", "command", "cost"]

@@ -24,8 +24,8 @@ def record(
 
     The folder holds runs.csv, history.csv.gz, provenance.json, a README.md with the report's findings and figures, and
     where there are any, equivalents.csv (the noise law) and ledger.csv. Histories are thinned, and keys of single
-    layers left out. Figures need kaleido and Chrome or Chromium. If claims.yaml lies beside the folder, the README.md
-    there is rewritten. No record is overwritten.
+    layers left out. Figures need kaleido and Chrome or Chromium. If claims.yaml lies beside the folder, the figures
+    that it names come first, and the README.md there is rewritten. No record is overwritten.
 
     Examples:
         symbreak record runs/noise_law                      into sweeps/results/noise_law
@@ -42,7 +42,7 @@ def record(
         Path of the record.
 
     Raises:
-        UsageError: If there is no run, the folder exists, or the tables exceed 1 MB.
+        UsageError: If there is no run, the folder exists, the tables exceed 1 MB, or claims.yaml cannot be read.
     """
     from symbreak.sweeps.record import claims, writing
     from symbreak.sweeps.report.table import load_runs
@@ -56,12 +56,14 @@ def record(
     table = load_runs(folders)
     if table.runs.empty:
         raise UsageError(f"no runs to record in {', '.join(runs)}")
+    wanted = claims.figures_of(target.parent, target.name)
     name_faults(table)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         made = Path(temporary, "record")
         made.mkdir()
-        writing.write(made, target.name, table, command or f"symbreak sweep {folders[0].resolve().name}", remarks)
+        call = command or f"symbreak sweep {folders[0].resolve().name}"
+        writing.write(made, target.name, table, call, remarks, wanted)
         if target.exists():
             _move_aside(target, str(supersede))
         made.rename(target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -35,8 +36,8 @@ HISTORY_SHARE = 0.3
 LEAST_POINTS = 8
 
 
-def write(folder: Path, name: str, table: RunTable, command: str, remarks: str) -> None:
-    """Write all files of a record: tables first, then as many figures as fit.
+def write(folder: Path, name: str, table: RunTable, command: str, remarks: str, wanted: Collection[str] = ()) -> None:
+    """Write all files of a record: tables first, then as many figures as fit, those that are wanted before others.
 
     Raises:
         UsageError: If the tables alone exceed the limit.
@@ -61,8 +62,10 @@ def write(folder: Path, name: str, table: RunTable, command: str, remarks: str) 
     if _size(folder) + reserve > LIMIT:
         raise UsageError(f"the tables of {len(table.runs)} runs exceed {LIMIT / 1e6:g} MB; record fewer runs at a time")
     _write_history(folder, table, LIMIT - _size(folder) - reserve)
-    drawn = draw(figures, folder, LIMIT - _size(folder) - reserve)
-    content = readme.render(text, drawn, [figure for figure in figures if figure not in drawn])
+    ordered = sorted(figures, key=lambda figure: figure.key not in wanted)
+    drawn = {figure.key for figure in draw(ordered, folder, LIMIT - _size(folder) - reserve)}
+    shown, left_out = ([figure for figure in figures if (figure.key in drawn) is kept] for kept in (True, False))
+    content = readme.render(text, shown, left_out)
     (folder / readme.README).write_text(content + readme.files_section(folder), encoding="utf-8")
 
 

@@ -84,6 +84,9 @@ def test_the_readme_is_one_table_of_claims_and_the_records_without_one(results):
         "   numbers: {a: {max: test/accuracy}}, figure: growth, cost: 1 minute}\n"
         "- {question: Later?, answer: 'Perhaps.', record: missing, command: symbreak sweep missing}\n"
     )
+    with pytest.raises(ValueError, match=r"^arms: figure: no picture growth\.png"):
+        render(results)
+    (results / "arms" / "growth.png").touch()
     (results / "alone").mkdir()
     (results / "alone" / "provenance.json").write_text("{}")
     text = write_readme(results).read_text()

@@ -142,6 +142,21 @@ def test_a_record_rewrites_the_readme_of_the_claims_beside_it_or_says_why_not(re
     assert (tmp_path / "law" / "runs.csv").is_file()
 
 
+def test_figures_of_claims_come_before_others(real_runs, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(writing, "draw", lambda figures, folder, room: asked.extend(figures) or figures[:1])
+    command.record([str(real_runs)], tmp_path / "plain")
+    last = asked[-1]
+    claim = f"claims: [{{question: a, answer: b, record: law, command: c, figure: {last.key}}}]\n"
+    (tmp_path / "claims.yaml").write_text(claim)
+    asked.clear()
+    command.record([str(real_runs)], tmp_path / "law")
+    assert asked[0].key == last.key
+    text = (tmp_path / "law" / "README.md").read_text()
+    assert f"({last.key}.png)" in text
+    assert last.title not in text.partition("Without a picture here")[2]
+
+
 def test_pictures_keep_the_colour_of_every_line():
     image = Image.new("RGB", (400, 300), "white")
     colors = [tuple(int(color[i : i + 2], 16) for i in (1, 3, 5)) for color in PALETTE]
