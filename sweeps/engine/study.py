@@ -27,6 +27,7 @@ from symbreak.sweeps.run.folder import (
     history,
     last_lines,
     now,
+    read_attempts,
     read_json,
     write_json,
 )
@@ -145,11 +146,7 @@ class Study:
             identity = points.identity(note["parameters"]) if is_grid else str(note["number"])
             point = Point(identity, note["number"], note["parameters"], str(note.get("arm", "")), file.parent.name)
             point.draw = {key: note[key] for key in ("params", "distributions") if key in note}
-            attempts = read_json(file.with_name(ATTEMPTS)).get("attempts")
-            attempts = attempts if isinstance(attempts, list) else []
-            point.attempts = [{"started": ""} | each for each in attempts if isinstance(each, dict)] or [
-                {"started": ""}
-            ]
+            point.attempts = [{"started": ""} | each for each in read_attempts(file.parent)] or [{"started": ""}]
             if identity not in found or found[identity].attempts[-1]["started"] <= point.attempts[-1]["started"]:
                 found[identity] = point
         for point in found.values():

@@ -99,7 +99,8 @@ def evaluate(expression: Any, record: Path, name: str) -> float:
     """Return a number: one of `FUNCTIONS` of one column, over the rows in which other columns have given values.
 
     ``{mean: test/accuracy, where: {init: he}}`` is the mean of a column of runs.csv; ``table`` names another table of
-    the record; ``where`` compares by the column's last component, and a list stands for any of its values.
+    the record; ``where`` compares by the column's last component. A list stands for any of its values, null for an
+    empty cell, and ``{not: VALUE}`` for all other cells.
 
     Raises:
         UsageError: If a table, column or function is unknown, or no row is left.
@@ -110,8 +111,10 @@ def evaluate(expression: Any, record: Path, name: str) -> float:
         raise UsageError(f"{where}: expected one of {', '.join(FUNCTIONS)}, and optionally `table`, `where` and `zero`")
     frame = _table(record, str(expression.get("table", "runs")), where)
     for column, wanted in (expression.get("where") or {}).items():
-        allowed = {_comparable(each) for each in (wanted if isinstance(wanted, list) else [wanted])}
-        frame = frame[frame[_column(frame, str(column), where)].map(_comparable).isin(allowed)]
+        is_negated = isinstance(wanted, dict) and list(wanted) == ["not"]
+        values = wanted["not"] if is_negated else wanted
+        allowed = {_comparable(each) for each in (values if isinstance(values, list) else [values])}
+        frame = frame[frame[_column(frame, str(column), where)].map(_comparable).isin(allowed) != is_negated]
     (function,) = functions
     values = pd.to_numeric(frame[_column(frame, str(expression[function]), where)], errors="coerce")
     if frame.empty:
@@ -120,11 +123,12 @@ def evaluate(expression: Any, record: Path, name: str) -> float:
 
 
 def _comparable(cell: Any) -> Any:
-    """Return a cell as a number if it is one, so that 0.001 equals 1e-3, else as text."""
+    """Return a cell as a number if it is one, so that 0.001 equals 1e-3, else as text, empty for None."""
+    text = "" if cell is None else str(cell)
     try:
-        return float(str(cell))
+        return float(text)
     except ValueError:
-        return str(cell)
+        return text
 
 
 def _table(record: Path, name: str, where: str) -> pd.DataFrame:

@@ -25,7 +25,6 @@ ENGINE_FILES = {POINT, ATTEMPTS, ARGUMENTS, LOG, LOCK}
 """Files that a sweep writes into a folder before its run starts."""
 DAMAGED = "damaged"
 """Status of a run that finished and whose summary is lost or torn."""
-UNFINISHED = ("running", "silent", "killed", "interrupted", "preempted", "failed")
 SILENT_AFTER = 600.0
 """Seconds without a write after which a run recorded as running counts as silent."""
 ERROR_LINES = 8
@@ -105,15 +104,23 @@ def rows_before(path: Path, step: int) -> list[dict[str, float]]:
     return [row | {"step": int(row["step"])} for row in kept]
 
 
+def read_attempts(folder: Path) -> list[dict[str, Any]]:
+    """Return a sweep's attempts at a run, oldest first; none for a run outside sweeps."""
+    noted = read_json(folder / ATTEMPTS).get("attempts")
+    return [each for each in noted if isinstance(each, dict)] if isinstance(noted, list) else []
+
+
 def status(folder: Path, state: Mapping[str, Any]) -> str:
     """Return a run's status: the recorded one, unless a run recorded as running has been killed or is silent.
 
     Returns:
-        running, finished, failed, interrupted or preempted as recorded; ``killed`` if recorded as running and its
-        process on this machine has ended; ``silent`` if it has written nothing for `SILENT_AFTER` seconds;
-        ``unknown`` if no status is recorded.
+        running, finished, failed, interrupted or preempted as recorded; ``pruned`` if its sweep stopped it early;
+        ``killed`` if recorded as running and its process on this machine has ended; ``silent`` if it has written
+        nothing for `SILENT_AFTER` seconds; ``unknown`` if no status is recorded.
     """
     noted = str(state.get("status", "unknown"))
+    if noted != "finished" and (spans := read_attempts(folder)) and spans[-1].get("status") == "pruned":
+        return "pruned"
     if noted != "running":
         return noted
     if is_alive(state.get("process")) is False:
@@ -129,11 +136,9 @@ def active_seconds(folder: Path, state: Mapping[str, Any]) -> float | None:
         folder: The run folder.
         state: The content of its run.json.
     """
-    attempts = read_json(folder / ATTEMPTS).get("attempts")
-    spans = [each for each in attempts if isinstance(each, dict)] if isinstance(attempts, list) else []
     is_running = status(folder, state) == "running"
     last = state.get("ended") or (now() if is_running else None)
-    seconds = [_between(each.get("started"), each.get("ended") or last) for each in spans or [state]]
+    seconds = [_between(each.get("started"), each.get("ended") or last) for each in read_attempts(folder) or [state]]
     known = [each for each in seconds if each is not None]
     return sum(known) if known else None
 

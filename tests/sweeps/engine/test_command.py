@@ -8,6 +8,7 @@ import pytest
 
 from symbreak.sweeps.engine.driver import MOST_INTERRUPTIONS
 from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.run.folder import read_json, status
 
 STUB = Path(__file__).with_name("stub.py")
 
@@ -125,6 +126,8 @@ def test_bayes_with_hyperband_stops_bad_runs(stubs, capsys):
     assert stubs.run() == 0
     assert len(stubs.folders()) == 6
     assert "stopped early" in capsys.readouterr().out
+    states = [status(folder, read_json(folder / "run.json")) for folder in stubs.runs.glob("0*")]
+    assert set(states) == {"finished", "pruned"}
 
 
 def test_target_ends_the_sweep(stubs):

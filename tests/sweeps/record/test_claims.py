@@ -74,6 +74,9 @@ def test_functions(results):
     names = ("median", "min", "max", "ratio")
     found = {name: evaluate({name: "test/accuracy"}, results / "arms", "x") for name in names}
     assert found == pytest.approx({"median": 0.85, "min": 0.3, "max": 0.95, "ratio": 0.95 / 0.3})
+    escaped = {"min": "test/accuracy", "where": {"symmetry/escape_step": {"not": None}}}
+    assert evaluate(escaped, results / "arms", "x") == 0.8
+    assert evaluate(escaped | {"where": {"symmetry/escape_step": None}}, results / "arms", "x") == 0.3
     only = {"init": "zero", "noise_scale": 0}
     assert math.isnan(evaluate({"mean": "symmetry/escape_step", "where": only}, results / "arms", "x"))
 
