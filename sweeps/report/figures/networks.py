@@ -12,17 +12,20 @@ DEPTH, INIT = "model.init_args.depth", "model.init_args.init"
 
 
 def init_strings(table: RunTable) -> Figure | None:
-    """Draw final accuracy by LeakyNet's init string, one dot per run."""
+    """Draw final accuracy by LeakyNet's init string, one dot per run, coloured by the other parameters."""
     key = final_accuracy_key(table)
     if key is None or INIT not in table.runs or "model.class_path" not in table.runs:
         return None
     leaky = table.runs["model.class_path"].astype(str).str.endswith("LeakyNet")
-    frame = pd.DataFrame({"group": table.runs[INIT], "value": table.final(key)})[leaky].dropna()
+    frame = pd.DataFrame({"group": table.runs[INIT], "value": table.final(key)})
+    if others := [name for name in table.varying if name != INIT]:
+        frame["label"] = [describe(config, others) for config in table.configs]
+    frame = frame[leaky].dropna()
     if frame["group"].nunique() < 2:
         return None
     plot = dots(frame, f"{split_name(key)} accuracy")
     caption = (
-        "One dot per run, the bar is the mean. Letters name the initialisation of each layer, the stem first: "
+        "One dot per run, a bar for the mean. Letters name the initialisation of each layer, the stem first: "
         "h random, i identity, 1 averaging (constant), k and n the noisy forms of i and 1. Strings with fewer h and "
         "more 1 start with less diverse features."
     )

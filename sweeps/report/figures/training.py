@@ -3,7 +3,17 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from symbreak.sweeps.report.figures.style import BAND, Figure, add_band, arm_styles, bands, blank, left_out, plain
+from symbreak.sweeps.report.figures.style import (
+    BAND,
+    PALETTE,
+    Figure,
+    add_band,
+    arm_styles,
+    bands,
+    blank,
+    left_out,
+    plain,
+)
 from symbreak.sweeps.report.table import RunTable, final_accuracy_key, split_name
 
 SECTION = "Learning"
@@ -58,18 +68,27 @@ def final_accuracy(table: RunTable) -> Figure | None:
 
 
 def dots(frame: pd.DataFrame, title: str) -> go.Figure:
-    """Draw one row per group (columns `group`, `value`): dots for runs, a bar for their mean."""
+    """Draw one row per group: dots for runs, a bar for their mean.
+
+    Args:
+        frame: Columns `group` and `value`, and optionally `label`, of which each has a colour and a mean of its own.
+        title: Title of the axis of values.
+    """
     names = {group: plain(group, 30) for group in dict.fromkeys(frame["group"])}
     rows = {group: position for position, group in enumerate(reversed(names))}
-    plot = blank(title, "", height=max(260, 90 + 30 * len(names)))
-    means = frame.groupby("group")["value"].mean()
-    y = frame["group"].map(rows)
-    bar = {"symbol": "line-ns-open", "size": 18, "color": "#0072B2", "line": {"width": 3}}
-    dot = {"size": 9, "color": "#0072B2", "opacity": 0.55}
-    hover = "%{x:.2%}<extra></extra>"
-    plot.add_scatter(x=frame["value"], y=y, mode="markers", marker=dot, name="run", hovertemplate=hover)
-    positions = [rows[group] for group in means.index]
-    plot.add_scatter(x=means, y=positions, mode="markers", marker=bar, name="mean", hovertemplate=f"mean {hover}")
+    parts = list(frame.groupby("label", sort=False)) if "label" in frame else [("", frame)]
+    plot = blank(title, "", height=max(260, 90 + 30 * len(names)) + 24 * (len(parts) - 1))
+    for i, (label, part) in enumerate(parts):
+        shift = 0.3 * ((len(parts) - 1) / 2 - i) / max(1, len(parts) - 1)
+        means = part.groupby("group")["value"].mean()
+        color, name = PALETTE[i % len(PALETTE)], f", {plain(label)}" if label else ""
+        bar = {"symbol": "line-ns-open", "size": 18 if len(parts) == 1 else 12, "color": color, "line": {"width": 3}}
+        dot, hover = {"size": 9, "color": color, "opacity": 0.55}, "%{x:.2%}<extra></extra>"
+        y = part["group"].map(rows) + shift
+        plot.add_scatter(x=part["value"], y=y, mode="markers", marker=dot, name=f"run{name}", hovertemplate=hover)
+        y = [rows[group] + shift for group in means.index]
+        hover = f"mean {hover}"
+        plot.add_scatter(x=means, y=y, mode="markers", marker=bar, name=f"mean{name}", hovertemplate=hover)
     ticks = {"tickmode": "array", "tickvals": list(rows.values()), "ticktext": [names[group] for group in rows]}
     plot.update_yaxes(**ticks, range=[-0.6, len(rows) - 0.4], showgrid=True, showline=False, ticks="")
     plot.update_xaxes(tickformat=".0%", range=[min(0.0, frame["value"].min()), 1.02])

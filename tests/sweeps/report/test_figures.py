@@ -205,6 +205,10 @@ def test_leaky_net_by_init_string_and_accuracy_by_depth(tmp_path):
     table = load_runs([tmp_path])
     by_init, by_depth = networks.init_strings(table), networks.depth(table)
     assert set(layout(by_init).yaxis.ticktext) == set(strings)
+    assert [trace.name for trace in traces(by_init)] == [
+        f"{what}, depth={n}" for n in (10, 16) for what in ("run", "mean")
+    ]
+    assert [len(trace.x) for trace in traces(by_init)] == [2] * 4
     assert [trace.name for trace in traces(by_depth)] == [f"init={string}" for string in strings]
     assert traces(by_depth)[0].x.tolist() == [10, 16]
 
