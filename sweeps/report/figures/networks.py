@@ -42,7 +42,7 @@ def depth(table: RunTable) -> Figure | None:
     columns = {"depth": pd.to_numeric(table.runs[DEPTH], errors="coerce"), "value": table.final(key), "label": labels}
     frame = pd.DataFrame(columns).dropna()
     stats = frame.groupby(["label", "depth"], sort=False)["value"].agg(["mean", "min", "max"]).reset_index()
-    plot = blank("depth (layers)", f"{split_name(key)} accuracy")
+    plot = blank("depth (layers)", f"{split_name(key)} accuracy", height=360 + 14 * stats["label"].nunique())
     for i, (label, group) in enumerate(stats.groupby("label", sort=False)):
         line = group.sort_values("depth")
         errors = {"array": line["max"] - line["mean"], "arrayminus": line["mean"] - line["min"], "thickness": 1}
@@ -56,6 +56,8 @@ def depth(table: RunTable) -> Figure | None:
             legendgroup=f"depth {i}",
             hovertemplate="<b>%{fullData.name}</b><br>depth %{x}: %{y:.2%}<extra></extra>",
         )
+    depths = sorted(set(stats["depth"]))
+    plot.update_xaxes(type="log", tickmode="array", tickvals=depths, ticktext=[f"{each:g}" for each in depths])
     plot.update_yaxes(tickformat=".0%", rangemode="tozero")
     caption = (
         "Mean over seeds; bars from lowest to highest seed. A line that falls to the right stops training when deep."
