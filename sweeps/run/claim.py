@@ -21,27 +21,28 @@ def given_dir() -> Path | None:
 
 
 @contextmanager
-def claimed(path: Path | None, resume: bool = False) -> Iterator[Path]:
+def claimed(path: Path | None, checkpoint: Path | None = None) -> Iterator[Path]:
     """Claim a run's folder, and release it if the `with` block fails before it writes anything.
 
     The claim is the exclusive creation of run.json, so two runs that start at once never share a folder.
 
     Args:
         path: The folder; None for a fresh one under ``runs/``, named by the time.
-        resume: Whether the run resumes from a checkpoint, and may write into a folder that holds a run.
+        checkpoint: The checkpoint from which a run goes on; into the folder that holds it, it may write.
 
     Raises:
         UsageError: If the folder holds another run, or cannot be written.
     """
     is_new = path is None
     path = _make_new() if path is None else path
+    is_own = checkpoint is not None and path.resolve() in checkpoint.resolve().parents
     try:
         held = path.is_dir() and {entry.name for entry in path.iterdir()} - ENGINE_FILES
-        if held and not resume:
+        if held and not is_own:
             raise UsageError(_refusal(path))
         path.mkdir(parents=True, exist_ok=True)
         mine = _create(path / STATE)
-        if not mine and not resume:
+        if not mine and not is_own:
             raise UsageError(_refusal(path))
         (path / STATE).open("ab").close()
     except OSError as error:

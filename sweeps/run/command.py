@@ -126,8 +126,9 @@ class SymbreakCLI(ConfiguredCLI):
             self.origin.check_weights(self.model, self.changes)
         given = self._get(self.config, "run.dir")
         path = Path(given) if given else given_dir()
-        is_main, is_resume = rank_zero_only.rank == 0, self.origin is not None and self.subcommand == "fit"
-        with claimed(path, is_resume) if is_main else nullcontext(path or Path("runs")) as self.run_dir:
+        is_main = rank_zero_only.rank == 0
+        start = self.origin.path if self.origin and self.subcommand == "fit" else None
+        with claimed(path, start) if is_main else nullcontext(path or Path("runs")) as self.run_dir:
             self.config[str(self.subcommand)]["run.dir"] = os.environ["SYMBREAK_RUN_DIR"] = str(self.run_dir)
             return self._build_trainer(**kwargs)
 

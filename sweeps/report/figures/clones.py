@@ -134,7 +134,7 @@ def steps_to_separation(table: RunTable) -> Figure | None:
         _mark(plot, name, position, *median_step(steps[own].to_numpy(), last[own].to_numpy()))
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": list(names.values())}
     plot.update_yaxes(**ticks, range=[-0.6, len(names) - 0.4], showgrid=True, showline=False, ticks="")
-    plot.update_xaxes(range=[-0.03 * last.max(), 1.25 * last.max()])
+    plot.update_xaxes(range=[-0.03 * last.max(), 1.45 * last.max()])
     caption = (
         "● steps from the first measurement of the copies to the first one at which members of a group differ in a "
         "bit, in any layer; 0 where they differed from the start. ▷ no copy had separated by the last step. Medians "

@@ -21,7 +21,7 @@ SPEED = {
     "the same, as `symbreak fit` trains": ("{:.1f}", [f"{LOOP}, ConstNet 10-1, as `symbreak fit` trains by default"]),
     "of the published pipeline's": ("{:.1f}", [f"{PIPELINE}, ConstNet 16-1, as `symbreak fit` trains by default"]),
     "sampled NumPy": ("{:.0f}", ["sampled reference / all exact weight measures, he init"]),
-    "all measuring callbacks at every step": (
+    "all measuring callbacks but ranks at every step": (
         "{:.0f}",
         [f"{ALL} but ranks at every step, % of a step, ConstNet {size}" for size in ("10-1", "16-4")],
     ),

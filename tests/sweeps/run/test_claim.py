@@ -7,8 +7,8 @@ from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.run.claim import claimed, given_dir
 
 
-def claim(path, resume=False):
-    with claimed(path, resume) as folder:
+def claim(path, checkpoint=None):
+    with claimed(path, checkpoint) as folder:
         (folder / "run.json").write_text("{}")
     return folder
 
@@ -20,7 +20,9 @@ def test_a_folder_with_a_run_is_refused_unless_resumed(tmp_path):
     claim(run)
     with pytest.raises(UsageError, match=r"already holds a run; choose another --run\.dir$"):
         claim(run)
-    claim(run, resume=True)
+    with pytest.raises(UsageError, match="already holds a run"):
+        claim(run, tmp_path / "other" / "checkpoints" / "last.ckpt")
+    claim(run, run / "checkpoints" / "last.ckpt")
 
 
 def test_the_refusal_names_the_latest_checkpoint(tmp_path):
