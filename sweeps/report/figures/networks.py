@@ -18,8 +18,8 @@ def init_strings(table: RunTable) -> Figure | None:
         return None
     leaky = table.runs["model.class_path"].astype(str).str.endswith("LeakyNet")
     frame = pd.DataFrame({"group": table.runs[INIT], "value": table.final(key)})
-    if others := [name for name in table.varying if name != INIT]:
-        frame["label"] = [describe(config, others) for config in table.configs]
+    if set(table.varying) - {INIT}:
+        frame["label"] = _labels(table, INIT)
     frame = frame[leaky].dropna()
     if frame["group"].nunique() < 2:
         return None
@@ -37,10 +37,8 @@ def depth(table: RunTable) -> Figure | None:
     key = final_accuracy_key(table)
     if key is None or DEPTH not in table.varying:
         return None
-    others = [name for name in table.varying if name != DEPTH]
-    labels = [describe(config, others) for config in table.configs]
-    columns = {"depth": pd.to_numeric(table.runs[DEPTH], errors="coerce"), "value": table.final(key), "label": labels}
-    frame = pd.DataFrame(columns).dropna()
+    columns = {"depth": pd.to_numeric(table.runs[DEPTH], errors="coerce"), "value": table.final(key)}
+    frame = pd.DataFrame(columns | {"label": _labels(table, DEPTH)}).dropna()
     stats = frame.groupby(["label", "depth"], sort=False)["value"].agg(["mean", "min", "max"]).reset_index()
     plot = blank("depth (layers)", f"{split_name(key)} accuracy", height=360 + 14 * stats["label"].nunique())
     for i, (label, group) in enumerate(stats.groupby("label", sort=False)):
@@ -63,3 +61,9 @@ def depth(table: RunTable) -> Figure | None:
         "Mean over seeds; bars from lowest to highest seed. A line that falls to the right stops training when deep."
     )
     return Figure("depth", SECTION, "Depth against accuracy", caption, plot)
+
+
+def _labels(table: RunTable, without: str) -> list[str]:
+    """Return what tells each run apart, but for one parameter."""
+    others = [name for name in table.varying if name != without]
+    return [describe(config, others) for config in table.configs]

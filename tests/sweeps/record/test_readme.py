@@ -59,7 +59,7 @@ def audit():
 def verdict(cases: pd.DataFrame) -> str:
     """Return what README's audit table says of cases."""
     assert len(cases)
-    failed = cases[cases["symmetric"] == False]  # noqa: E712
+    failed = cases[cases["symmetric"].eq(False)]
     if failed.empty:
         return "symmetric"
     if failed["shape"].nunique() == 1:
