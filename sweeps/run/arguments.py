@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from symbreak.sweeps.errors import UsageError, nearest
 from symbreak.sweeps.paths import config_file
 from symbreak.sweeps.yaml_files import parse_mapping, read_mapping
@@ -56,6 +58,20 @@ def prepare(args: list[str]) -> list[str]:
     return words
 
 
+def checkpoint_in(words: list[str]) -> str | None:
+    """Return ckpt_path of a prepared command line, or of its configs; the last one counts, as in parsing."""
+    found = None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        value = value if equals else following
+        if name == "--ckpt_path":
+            found = value
+        elif name == "--config":
+            config = parse_mapping(value, name) if _is_text(value) else read_mapping(Path(value))
+            found = config.get("ckpt_path", found)
+    return None if found in (None, "", "null") else str(found)
+
+
 def _check_section(key: str) -> None:
     section, dot, rest = key.partition(".")
     if section.rstrip("+") not in SECTIONS and section not in PLAIN:
@@ -65,7 +81,7 @@ def _check_section(key: str) -> None:
 
 
 def _config(value: str) -> str:
-    if "\n" in value or value.lstrip().startswith("{"):
+    if _is_text(value):
         parse_mapping(value, "--config")
         return value
     path = config_file(value)
@@ -73,3 +89,8 @@ def _config(value: str) -> str:
         if str(key).partition(".")[0] not in {*SECTIONS, *PLAIN}:
             raise UsageError(f"{path}: unknown key {key!r}{nearest(str(key), [*SECTIONS, *PLAIN])}")
     return str(path)
+
+
+def _is_text(value: str) -> bool:
+    """Whether the value of ``--config`` is the config itself, not its file."""
+    return "\n" in value or value.lstrip().startswith("{")

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +25,7 @@ from torch.optim import Optimizer
 
 from symbreak.callbacks import Acceleration
 from symbreak.sweeps.errors import UsageError, condensed, explain, refusal_in
+from symbreak.sweeps.run.arguments import checkpoint_in
 from symbreak.sweeps.run.claim import claimed, given_dir
 from symbreak.sweeps.run.folder import flatten
 from symbreak.sweeps.run.logger import RunLogger
@@ -71,10 +73,9 @@ class SymbreakCLI(ConfiguredCLI):
         words = sys.argv[1:] if args is None else cast(list[str], args)
         self.origin: Origin | None = None
         self.changes: Changes = {}
-        self.config = parser.parse_args(words)
-        command = self.config.subcommand
-        path = self.config[command].get("ckpt_path")
+        command, path = words[0], checkpoint_in(words)
         if not path:
+            self.config = parser.parse_args(words)
             if command != "fit":
                 raise UsageError("ckpt_path is missing: name the checkpoint whose weights are meant")
             return
@@ -84,14 +85,21 @@ class SymbreakCLI(ConfiguredCLI):
             json.dump(settings, file)
             file.flush()
             self.config = parser.parse_args([command, f"--config={file.name}", *words[1:]])
-        trainer = self.config[command].trainer
-        for name in ("callbacks", "logger"):  # the options of a run that goes on may append with += what is there
-            if isinstance(entries := trainer.get(name), list):
-                trainer[name] = [entry for index, entry in enumerate(entries) if entry not in entries[:index]]
+        self._replace_appended(settings.get("trainer") or {}, tree_of(parser, self.config)["trainer"])
         tree = tree_of(parser, self.config)
         self.changes = changes_of(settings, tree)
         if command == "fit":
             self.origin.check_fit(self.changes, tree)
+
+    def _replace_appended(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """Let a callback or logger appended with ``+=`` replace those of its class that the checkpoint's run had."""
+        trainer = self.config[self.config.subcommand].trainer
+        for name in ("callbacks", "logger"):
+            kept, entries = before.get(name), trainer.get(name)
+            if isinstance(kept, list) and isinstance(entries, list) and after[name][: len(kept)] == kept:
+                appended = entries[len(kept) :]
+                classes = {entry.class_path for entry in appended}
+                trainer[name] = [entry for entry in entries[: len(kept)] if entry.class_path not in classes] + appended
 
     def _parse_ckpt_path(self) -> None:
         """Skip Lightning's step, in which a checkpoint's hyperparameters replace explicit options."""

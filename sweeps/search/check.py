@@ -44,8 +44,15 @@ def check_runs(commands: Sequence[list[str]], parameters: Sequence[dict[str, Any
 def _check_survival(point: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
     for key, value in point.items():
         is_fragile = value is None or isinstance(value, bool | list)
-        if is_fragile and key in resolved and resolved[key] != value:
+        if is_fragile and key in resolved and not _is_same(value, resolved[key]):
             raise UsageError(f"parameters.{key}: {value!r} arrives as {resolved[key]!r}; {SAFE_WAY}")
+
+
+def _is_same(given: Any, arrived: Any) -> bool:
+    """Whether a value survived parsing, which adds defaults to entries that name a class."""
+    if isinstance(given, list) and isinstance(arrived, list) and any(isinstance(entry, Mapping) for entry in arrived):
+        return len(given) == len(arrived)
+    return given == arrived
 
 
 def _check_metric(metric: str, resolved: Mapping[str, Any]) -> None:

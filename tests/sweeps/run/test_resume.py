@@ -49,12 +49,18 @@ def test_a_run_goes_on_with_the_settings_of_its_checkpoint(symbreak, trained, la
     assert checkpoint_of(tmp_path / "on")["global_step"] == 6
 
 
-def test_the_same_call_appends_its_callback_once(symbreak, tmp_path):
-    call = ["fit", *SMALL, "--trainer.callbacks+=pytorch_lightning.callbacks.LambdaCallback"]
-    assert symbreak(*call, f"--run.dir={tmp_path / 'run'}") == 0
+def test_a_callback_appended_again_replaces_that_of_the_run(symbreak, tmp_path):
+    words = [*SMALL, f"--run.dir={tmp_path / 'run'}"]
+    append, option = "--trainer.callbacks+=LearningRateMonitor", "--trainer.callbacks.logging_interval"
+    assert symbreak("fit", *words, "--trainer.callbacks+=LambdaCallback", append, f"{option}=epoch") == 0
     last = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
-    assert symbreak(*call, last, f"--run.dir={tmp_path / 'run'}", "--trainer.max_steps=6") == 0
-    assert len(config_of(tmp_path / "run")["trainer"]["callbacks"]) == 1
+    assert symbreak("fit", *words, last, append, f"{option}=step", "--trainer.max_steps=6") == 0
+    callbacks = config_of(tmp_path / "run")["trainer"]["callbacks"]
+    assert [callback["class_path"].rpartition(".")[2] for callback in callbacks] == [
+        "LambdaCallback",
+        "LearningRateMonitor",
+    ]
+    assert callbacks[1]["init_args"]["logging_interval"] == "step"
 
 
 def test_a_run_in_a_new_folder_keeps_its_history_and_its_events(symbreak, trained, last, tmp_path):
@@ -86,6 +92,18 @@ def test_options_win_over_the_checkpoint(symbreak, last, tmp_path):
     (group,) = checkpoint["optimizer_states"][0]["param_groups"]
     assert (group["lr"], group["momentum"]) == (0.5, 0.1)
     assert config["optimizer"]["init_args"] | {"lr": 0.5, "momentum": 0.1} == config["optimizer"]["init_args"]
+
+
+def test_arguments_of_the_classes_of_the_checkpoint_need_no_class(symbreak, tmp_path):
+    other = ["--model=MLP", "--model.width=8", "--optimizer=Adam", "--data.batch_size=32", "--trainer.max_steps=2"]
+    first = tmp_path / "first"
+    assert symbreak("fit", *SMALL, *other, "--model.depth=2", f"--run.dir={first}") == 0
+    (tmp_path / "on.yaml").write_text(f"ckpt_path: {first / 'checkpoints' / 'last.ckpt'}\n")
+    options = ["--optimizer.init_args.eps=1e-6", "--model.init_args.width=8", "--trainer.max_steps=4"]
+    assert symbreak("fit", f"--config={tmp_path / 'on.yaml'}", f"--run.dir={tmp_path / 'on'}", *options) == 0
+    assert config_of(tmp_path / "on")["optimizer"]["init_args"]["eps"] == 1e-6
+    (group,) = checkpoint_of(tmp_path / "on")["optimizer_states"][0]["param_groups"]
+    assert group["eps"] == 1e-6
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,14 @@ def test_none_booleans_and_lists_survive_a_json_file():
     check_sweep(values, [*COMMAND[:-1], "--config", "${args_json_file}"])
 
 
+@pytest.mark.parametrize("command", [COMMAND, [*COMMAND[:-1], "--config", "${args_json_file}"]], ids=["args", "json"])
+def test_callbacks_given_by_class_are_parameters(command):
+    monitors = [
+        {"class_path": "LearningRateMonitor", "init_args": {"logging_interval": way}} for way in ("step", "epoch")
+    ]
+    check_sweep({"trainer.callbacks": {"values": [[], *([one] for one in monitors)]}}, command)
+
+
 @pytest.mark.parametrize("name", ["train/loss", "test/accuracy", "symmetry/escape_step", "symmetry/broken_step/stem"])
 def test_logged_metric_is_accepted(name):
     check_sweep({"trainer.max_steps": {"value": 2}}, metric={"name": name})
