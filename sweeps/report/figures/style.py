@@ -18,7 +18,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", INK
 DASHES = ("solid", "dash", "dot", "dashdot")
 MAX_ARMS = 12
 MAX_POINTS = 400
-LABEL_LENGTH = 48
+LABEL_LENGTH = 64
 BAND = "Line: mean over seeds. Band: lowest to highest seed."
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
@@ -60,9 +60,14 @@ class ArmStyle:
 
 
 def plain(text: object, length: int = LABEL_LENGTH) -> str:
-    """Return a text that plotly shows literally: one line without markup, cut to a length."""
+    """Return a text that plotly shows literally: one line without markup, cut in its middle to a length.
+
+    Both ends stay, because arms of a sweep often differ in the last of their settings alone.
+    """
     line = " ".join(str(text).split()) or "(no name)"
-    return html.escape(line if len(line) <= length else f"{line[: length - 1]}…", quote=False)
+    if len(line) > length:
+        line = f"{line[: length // 2]}…{line[len(line) - (length - 1) // 2 :]}"
+    return html.escape(line, quote=False)
 
 
 def arm_styles(table: RunTable) -> dict[str, ArmStyle]:

@@ -281,5 +281,6 @@ def test_log_ticks():
 
 def test_labels_are_shown_literally():
     assert plain("<b>a</b> & 'b'\n\tc") == "&lt;b&gt;a&lt;/b&gt; &amp; 'b' c"
-    assert len(plain("x" * 10_000)) == 48
+    assert len(plain("x" * 10_000)) == 64
+    assert plain("adapter_rank=8, adapter_rows=identical, precision=bf16-true", 30) == "adapter_rank=8,…sion=bf16-true"
     assert plain("") == "(no name)"
