@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from symbreak.sweeps.errors import UsageError, nearest
+from symbreak.sweeps.errors import UsageError, condensed, nearest
 from symbreak.sweeps.record.markdown import escape, table_of
 from symbreak.sweeps.yaml_files import read_mapping
 
@@ -24,10 +24,16 @@ FUNCTIONS: dict[str, Callable[[pd.Series], float]] = {
     "count": lambda values: float(values.count()),
     "ratio": lambda values: float(values.max() / values.min()),
 }
-KEYS = ("question", "answer", "record", "numbers", "figure", "command", "cost", "readme")
+KEYS = {
+    **dict.fromkeys(("question", "answer", "record", "command"), (str, "a text")),
+    **dict.fromkeys(("figure", "cost"), (str | None, "a text")),
+    "numbers": (dict | None, "a mapping of names to expressions"),
+    "readme": (bool | None, "true or false"),
+}
+"""Keys of a claim, each with its type, in Python and in words."""
 NUMBER_KEYS = ("table", "where", "zero", *FUNCTIONS)
 PLACE = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
-FORMAT = re.compile(r"[,+]?(\.\d+)?[efg%d]?|")
+FORMAT = re.compile(r"[,+]?(d|(\.\d{1,2})?[efg%]?)")
 NOT_RECORDED = "Not recorded yet."
 HEADER = """# Results
 
@@ -41,7 +47,7 @@ def read_claims(folder: Path) -> list[dict[str, Any]]:
     """Return the claims of a folder of records.
 
     Raises:
-        UsageError: If the file is not a list of claims, or a claim lacks a key or has an unknown one.
+        UsageError: If the file is not a list of claims, or a claim lacks a key, or has an unknown or mistyped one.
     """
     path = folder / CLAIMS
     claims = read_mapping(path).get("claims")
@@ -51,9 +57,9 @@ def read_claims(folder: Path) -> list[dict[str, Any]]:
         for key in claim:
             if key not in KEYS:
                 raise UsageError(f"{path}: claim {number}: {key}: unknown key{nearest(str(key), KEYS)}")
-        for key in ("question", "answer", "record", "command"):
-            if not isinstance(claim.get(key), str):
-                raise UsageError(f"{path}: claim {number}: {key}: a text is needed")
+        for key, (kind, words) in KEYS.items():
+            if not isinstance(claim.get(key), kind):
+                raise UsageError(f"{path}: claim {number}: {key}: {words} is needed")
     return claims
 
 
@@ -80,17 +86,20 @@ def answer(claim: Mapping[str, Any], folder: Path) -> str | None:
     if not record.is_dir():
         return None
     numbers = claim.get("numbers") or {}
+    if brace := re.search(r"[{}]\S*", PLACE.sub("", claim["answer"])):
+        raise UsageError(f"{claim['record']}: answer: {brace[0]!r} is neither {{name}} nor {{name:format}}")
 
     def fill(match: re.Match[str]) -> str:
         name, form = match[1], match[2] or "g"
         if name not in numbers:
-            raise UsageError(f"{claim['record']}: {{{name}}} is no number of the claim{nearest(name, numbers)}")
+            close = nearest(name, map(str, numbers))
+            raise UsageError(f"{claim['record']}: {{{name}}} is no number of the claim{close}")
         if not FORMAT.fullmatch(form):
-            raise UsageError(f"{claim['record']}: {name}: {form!r} is no format of a number, such as .1%")
+            raise UsageError(f"{claim['record']}: {name}: {form!r} is no format of a number, such as .1%, .2e or d")
         value = evaluate(numbers[name], record, name)
         if value == 0 and "zero" in numbers[name]:
             return str(numbers[name]["zero"])
-        return "unknown" if math.isnan(value) else format(int(value) if form.endswith("d") else value, form)
+        return format(int(value) if form.endswith("d") else value, form) if math.isfinite(value) else "unknown"
 
     return " ".join(PLACE.sub(fill, claim["answer"]).split())
 
@@ -103,22 +112,29 @@ def evaluate(expression: Any, record: Path, name: str) -> float:
     empty cell, and ``{not: VALUE}`` for all other cells.
 
     Raises:
-        UsageError: If a table, column or function is unknown, or no row is left.
+        UsageError: If a table, column or function is unknown, a table is damaged, no row is left, or a ratio is to 0.
     """
     where = f"{record.name}: {name}"
     functions = [key for key in expression if key in FUNCTIONS] if isinstance(expression, dict) else []
     if len(functions) != 1 or set(expression) - set(NUMBER_KEYS):
         raise UsageError(f"{where}: expected one of {', '.join(FUNCTIONS)}, and optionally `table`, `where` and `zero`")
     frame = _table(record, str(expression.get("table", "runs")), where)
-    for column, wanted in (expression.get("where") or {}).items():
+    conditions = expression.get("where") or {}
+    if not isinstance(conditions, dict):
+        raise UsageError(f"{where}: where: expected a mapping of columns to values, not {conditions!r}")
+    for column, wanted in conditions.items():
         is_negated = isinstance(wanted, dict) and list(wanted) == ["not"]
         values = wanted["not"] if is_negated else wanted
+        if isinstance(values, dict):
+            raise UsageError(f"{where}: where: {column}: expected a value, a list or {{not: VALUE}}, not {wanted!r}")
         allowed = {_comparable(each) for each in (values if isinstance(values, list) else [values])}
         frame = frame[frame[_column(frame, str(column), where)].map(_comparable).isin(allowed) != is_negated]
     (function,) = functions
     values = pd.to_numeric(frame[_column(frame, str(expression[function]), where)], errors="coerce")
     if frame.empty:
-        raise UsageError(f"{where}: no row with {expression['where']}")
+        raise UsageError(f"{where}: no row with {conditions}" if conditions else f"{where}: the table has no row")
+    if function == "ratio" and values.min() == 0:
+        raise UsageError(f"{where}: ratio: the smallest {expression[function]!r} is 0; all values must differ from 0")
     return FUNCTIONS[function](values)
 
 
@@ -134,8 +150,11 @@ def _comparable(cell: Any) -> Any:
 def _table(record: Path, name: str, where: str) -> pd.DataFrame:
     tables = sorted(path.stem for path in record.glob("*.csv"))
     if name not in tables:
-        raise UsageError(f"{where}: no table {name!r}; there are {', '.join(tables)}")
-    return pd.read_csv(record / f"{name}.csv", dtype=str, keep_default_na=False)
+        raise UsageError(f"{where}: no table {name!r}; there are {', '.join(tables) or 'none'}")
+    try:
+        return pd.read_csv(record / f"{name}.csv", dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        raise UsageError(f"{where}: {name}.csv is no CSV table in UTF-8: {condensed(str(error))}") from error
 
 
 def _column(frame: pd.DataFrame, name: str, where: str) -> str:
@@ -162,7 +181,8 @@ def render(folder: Path) -> str:
         if picture and not (folder / claim["record"] / f"{figure}.png").is_file():
             raise UsageError(f"{claim['record']}: figure: no picture {figure}.png in the record")
         text = f"{found} ([record]({claim['record']}/README.md))" if found else NOT_RECORDED
-        rows.append([escape(claim["question"]), text, picture, f"`{claim['command']}`", escape(claim.get("cost", ""))])
+        cost = escape(claim.get("cost") or "")
+        rows.append([escape(claim["question"]), text, picture, f"`{claim['command']}`", cost])
     columns = ["question", "answer", "figure", "command", "cost"]
     used = {claim["record"] for claim in claims}
     others = [path.parent.name for path in sorted(folder.glob("*/provenance.json")) if path.parent.name not in used]

@@ -2,8 +2,11 @@ import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from symbreak.sweeps.record.claims import answer, evaluate, read_claims, render, write_readme
+from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.record.claims import FORMAT, answer, evaluate, read_claims, render, write_readme
 
 RESULTS = Path(__file__).parents[3] / "sweeps" / "results"
 
@@ -13,6 +16,7 @@ RUNS = """run,arm,status,model.init_args.init,model.init_args.noise_scale,test/a
 3,zero,finished,zero,0,0.3,
 4,he,finished,he,0,0.95,0
 """
+WHOLE = "claims: [{question: a, answer: b, record: arms, command: d, %s}]\n"
 CLAIM = {
     "question": "Is it | true?",
     "answer": "Noise reached {noise:.1%} ± {spread:.1%} (n = {n:d}), none {none:.0%}, and {escaped:d} escaped.",
@@ -55,6 +59,11 @@ def test_the_numbers_of_a_sentence_come_from_the_table(results):
         ({"mean": "test/accuracy", "max": "test/accuracy"}, "expected one of mean, std"),
         ({"__import__('os')": "test/accuracy"}, "expected one of mean, std"),
         ("mean(runs)", "expected one of mean, std"),
+        ({"mean": "test/accuracy", "where": [1]}, "where: expected a mapping of columns to values, not [1]"),
+        ({"mean": "test/accuracy", "where": "zero"}, "where: expected a mapping of columns to values, not 'zero'"),
+        ({"mean": "test/accuracy", "where": {"init": {"is": 1}}}, "init: expected a value, a list or {not: VALUE}"),
+        ({"ratio": "symmetry/escape_step"}, "ratio: the smallest 'symmetry/escape_step' is 0; all values must differ"),
+        ({"mean": "test/accuracy", "table": ["runs"]}, "no table \"['runs']\"; there are runs"),
     ],
 )
 def test_an_expression_that_cannot_be_evaluated_is_named(results, expression, words):
@@ -68,6 +77,38 @@ def test_a_number_that_is_not_defined_or_has_no_format_of_a_number_is_refused(re
         answer(CLAIM | {"answer": "{nois}"}, results)
     with pytest.raises(ValueError, match="no format of a number"):
         answer(CLAIM | {"answer": "{noise:>99}"}, results)
+    with pytest.raises(ValueError, match=r"^arms: noise: '\.1d' is no format of a number, such as"):
+        answer(CLAIM | {"answer": "{noise:.1d}"}, results)
+    with pytest.raises(ValueError, match=r"^arms: answer: '\{noise:\.1%' is neither \{name\} nor"):
+        answer(CLAIM | {"answer": "Up to {noise:.1% of {n:d}."}, results)
+    with pytest.raises(ValueError, match="is no number of the claim"):
+        answer(CLAIM | {"answer": "{nois}", "numbers": {1: {}, "noise": {}}}, results)
+
+
+@settings(deadline=None)
+@given(st.from_regex(FORMAT, fullmatch=True))
+def test_every_format_that_is_allowed_formats_a_number(form):
+    assert format(12 if form.endswith("d") else 12.5, form)
+
+
+TABLE = (RESULTS / "quickstart" / "runs.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "runs.csv is no CSV table in UTF-8: No columns"),
+        (TABLE.replace(b"zero_noise", b"z\xe9ro"), "runs.csv is no CSV table in UTF-8: 'utf-8' codec"),
+        (TABLE[:-1] + b",1,2,3\n", "runs.csv is no CSV table in UTF-8: Error tokenizing"),
+        (TABLE.splitlines(keepends=True)[0], "the table has no row"),
+    ],
+)
+def test_a_damaged_table_is_named(results, content, words):
+    (results / "arms" / "runs.csv").write_bytes(content)
+    with pytest.raises(UsageError, match=r"^arms: accuracy: ") as error:
+        evaluate({"mean": "test/accuracy"}, results / "arms", "accuracy")
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_functions(results):
@@ -85,7 +126,7 @@ def test_the_readme_is_one_table_of_claims_and_the_records_without_one(results):
     (results / "claims.yaml").write_text(
         "claims:\n- {question: Is it?, answer: 'Reached {a:.0%}.', record: arms, command: symbreak sweep arms,\n"
         "   numbers: {a: {max: test/accuracy}}, figure: growth, cost: 1 minute}\n"
-        "- {question: Later?, answer: 'Perhaps.', record: missing, command: symbreak sweep missing}\n"
+        "- {question: Later?, answer: 'Perhaps.', record: missing, command: symbreak sweep missing, cost: null}\n"
     )
     with pytest.raises(ValueError, match=r"^arms: figure: no picture growth\.png"):
         render(results)
@@ -94,7 +135,7 @@ def test_the_readme_is_one_table_of_claims_and_the_records_without_one(results):
     (results / "alone" / "provenance.json").write_text("{}")
     text = write_readme(results).read_text()
     assert "| Is it? | Reached 95%. ([record](arms/README.md)) | [growth](arms/growth.png) |" in text
-    assert "| Later? | Not recorded yet. |  | `symbreak sweep missing` |" in text
+    assert "| Later? | Not recorded yet. |  | `symbreak sweep missing` |  |" in text
     assert text.endswith("- [alone](alone/README.md)\n")
 
 
@@ -104,6 +145,11 @@ def test_the_readme_is_one_table_of_claims_and_the_records_without_one(results):
         ("claims: 3\n", "expected a list of mappings"),
         ("claims: [{question: a, answer: b, record: c, command: d, figur: e}]\n", "figur: unknown key"),
         ("claims: [{question: a, answer: b, record: c}]\n", "claim 1: command: a text is needed"),
+        ("claims: [a]\n", "expected a list of mappings"),
+        (WHOLE % "numbers: [1]", "claim 1: numbers: a mapping of names to expressions is needed"),
+        (WHOLE % "figure: [growth]", "claim 1: figure: a text is needed"),
+        (WHOLE % "cost: 5", "claim 1: cost: a text is needed"),
+        (WHOLE % "readme: 1", "claim 1: readme: true or false is needed"),
     ],
 )
 def test_a_file_of_claims_that_is_wrong_is_named(results, content, words):
