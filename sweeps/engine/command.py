@@ -100,10 +100,11 @@ def _drive(checked: SweepFile, folder: Path, make: Callable[[int | None], Execut
     """Run a checked sweep to its end, as its only driver, and report on it."""
     from rich.console import Console
 
-    from symbreak.sweeps.engine.driver import Driver, interrupted_by_sigterm
+    from symbreak.sweeps.engine.driver import Driver
     from symbreak.sweeps.engine.lock import sole_driver
     from symbreak.sweeps.engine.progress import Progress
     from symbreak.sweeps.engine.study import Study
+    from symbreak.sweeps.run.process import interrupted_by_sigterm
 
     console = Console()
     console = console if console.is_terminal else Console(width=PLAIN_WIDTH)

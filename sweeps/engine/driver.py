@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from symbreak.sweeps.engine.executor import Executor, Process
 from symbreak.sweeps.engine.job import Job
@@ -223,22 +220,3 @@ def _ending(code: int) -> str:
     if code >= 0:
         return f"exit code {code}, no message in {LOG}"
     return f"killed by signal {-code} ({signal.Signals(-code).name})"
-
-
-@contextlib.contextmanager
-def interrupted_by_sigterm() -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt on SIGTERM, with which clusters end jobs; yield a list of the SIGTERMs so far."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def interrupt(number: int, _: Any) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from symbreak.sweeps.errors import UsageError
 
@@ -47,6 +47,7 @@ def record(
     from symbreak.sweeps.record import claims, writing
     from symbreak.sweeps.report.table import load_runs
     from symbreak.sweeps.report.writing import name_faults
+    from symbreak.sweeps.run.process import interrupted_by_sigterm
 
     folders = [Path(run) for run in runs]
     target = Path(output) if output else RESULTS / folders[0].resolve().name
@@ -59,7 +60,7 @@ def record(
     wanted = claims.figures_of(target.parent, target.name)
     name_faults(table)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+    with interrupted_by_sigterm(), TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         made = Path(temporary, "record")
         made.mkdir()
         call = command or f"symbreak sweep {folders[0].resolve().name}"

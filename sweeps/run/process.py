@@ -1,10 +1,13 @@
-"""Identity of a run's process, to check whether it still runs."""
+"""Identity of a run's process, to check whether it still runs, and its interruption by SIGTERM."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +39,22 @@ def is_alive(process: Any) -> bool | None:
         return None
     pid = process.get("pid")
     return started(pid) == process.get("started") if isinstance(pid, int) and pid > 0 else None
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt on SIGTERM, with which clusters end jobs; yield a list of the SIGTERMs so far."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def interrupt(number: int, _: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,7 @@
 import json
+import os
+import shutil
+import signal
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -101,6 +104,17 @@ def test_a_record_over_the_limit_is_refused_and_leaves_nothing(real_runs, tmp_pa
     with pytest.raises(ValueError, match=r"exceed 0\.005 MB"):
         command.record([str(real_runs)], tmp_path / "law")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_record_leaves_nothing_but_what_was_there(results, real_runs, tmp_path, monkeypatch, number):
+    shutil.copytree(results / "law", tmp_path / "law")
+    (tmp_path / ".law.mine").touch()
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(writing, "draw", lambda figures, folder, room: os.kill(os.getpid(), number))
+    assert cli.main(["record", str(real_runs), "-o", str(tmp_path / "law"), "--supersede", "again"]) == 130
+    assert sorted(tmp_path.rglob("*")) == before
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_the_history_is_thinned_to_the_room_there_is(results, real_runs, tmp_path, monkeypatch):
