@@ -29,6 +29,11 @@ def shipped_sweep(path: str | Path) -> Path:
     return named if not path.exists() and len(path.parts) == 1 and named.is_file() else shipped(path)
 
 
+def sweep_argument(path: Path) -> str:
+    """Return how `symbreak sweep` names a sweep file: its path, or its stem if it comes with the project."""
+    return path.stem if path == _PARENT / "sweeps" / path.name else str(path)
+
+
 def shipped_configs() -> dict[str, Path]:
     """Return the configs that come with the project by name: ``digits``, ``arms/he``."""
     return {path.relative_to(_CONFIGS).with_suffix("").as_posix(): path for path in sorted(_CONFIGS.rglob("*.yaml"))}

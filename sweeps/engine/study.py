@@ -17,12 +17,14 @@ from symbreak.sweeps.engine.files import PatientFiles
 from symbreak.sweeps.engine.metric import metric_value
 from symbreak.sweeps.engine.optimizer import Optimizer
 from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.paths import sweep_argument
 from symbreak.sweeps.run.folder import (
     ATTEMPTS,
     ENGINE_FILES,
     HISTORY,
     POINT,
     STATE,
+    SWEEP,
     checkpoints,
     history,
     last_lines,
@@ -35,7 +37,6 @@ from symbreak.sweeps.search import points, space
 from symbreak.sweeps.search.points import Point
 from symbreak.sweeps.search.sweep_file import SweepFile
 
-FILE = "sweep.json"
 ENDED = ("finished", "pruned", "failed")
 
 
@@ -135,7 +136,7 @@ class Study:
     def _read(self) -> dict[str, Point]:
         """Read the records of earlier drivers; close the attempts of a driver that was killed."""
         assert self.folder is not None
-        self._check_same_sweep(self.folder / FILE)
+        self._check_same_sweep(self.folder / SWEEP)
         found: dict[str, Point] = {}
         for file in sorted(self.folder.glob(f"*/{POINT}")):
             note = read_json(file)
@@ -200,7 +201,7 @@ class Study:
             if file.exists():
                 self.say(f"{file} cannot be read: it is kept as {file.name}.damaged and made again from the sweep file")
                 file.replace(file.with_name(f"{file.name}.damaged"))
-            self.files.write(file, mine)
+            self.files.write(file, {"file": sweep_argument(sweep.path)} | mine)
         elif changed := [key for key in mine if json.loads(json.dumps(mine[key])) != theirs.get(key)]:
             raise UsageError(
                 f"{sweep.path}: {changed[0]}: differs from that of the runs which sweep {sweep.name!r} has already; "

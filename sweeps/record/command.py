@@ -34,7 +34,7 @@ def record(
     Args:
         runs: Folders of runs.
         output: The new folder; by default sweeps/results/<name of the first folder>.
-        command: Command that made the runs; by default that of the sweep.
+        command: Command that made the runs; by default the recorded one of the sweep, or of each run outside a sweep.
         findings: Markdown file of remarks, copied to findings.md and into the README.md.
         supersede: Reason for replacing the record that is there; that is moved to superseded/NAME-DATE beside it.
 
@@ -44,7 +44,7 @@ def record(
     Raises:
         UsageError: If there is no run, the folder exists, the tables exceed 1 MB, or claims.yaml cannot be read.
     """
-    from symbreak.sweeps.record import claims, writing
+    from symbreak.sweeps.record import claims, contents, writing
     from symbreak.sweeps.report.table import load_runs
     from symbreak.sweeps.report.writing import name_faults
     from symbreak.sweeps.run.process import interrupted_by_sigterm
@@ -63,7 +63,7 @@ def record(
     with interrupted_by_sigterm(), TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         made = Path(temporary, "record")
         made.mkdir()
-        call = command or f"symbreak sweep {folders[0].resolve().name}"
+        call = command or contents.command_of(table)
         writing.write(made, target.name, table, call, remarks, wanted)
         if target.exists():
             _move_aside(target, str(supersede))

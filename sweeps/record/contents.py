@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from symbreak.sweeps.paths import shipped_sweep
 from symbreak.sweeps.report.equivalent_noise import noise_laws
-from symbreak.sweeps.report.provenance import commands, provenance
+from symbreak.sweeps.report.provenance import command_line, commands, provenance
 from symbreak.sweeps.report.table import RunTable
-from symbreak.sweeps.run.folder import active_seconds
+from symbreak.sweeps.run.folder import POINT, SWEEP, active_seconds, read_json
 from symbreak.sweeps.run.provenance import code_state
 
 FIRST = ("run", "arm", "status", "seed", "step")
@@ -74,6 +76,20 @@ def equivalents_frame(table: RunTable) -> pd.DataFrame:
         for each in law.sources
     ]
     return pd.DataFrame(rows, columns=columns)
+
+
+def command_of(table: RunTable) -> str:
+    """Return the commands that made the runs: those of their sweeps, and for each run outside a sweep its own."""
+    runs = zip(table.runs["folder"], table.meta, strict=True)
+    return "; ".join(dict.fromkeys(_command(Path(folder), meta) for folder, meta in runs))
+
+
+def _command(folder: Path, meta: Mapping[str, Any]) -> str:
+    sweep = read_json(folder / POINT).get("sweep")
+    file = read_json(folder.parent / SWEEP).get("file")
+    if sweep and not file and shipped_sweep(str(sweep)).is_file():  # a record from before sweeps kept their file
+        file = sweep
+    return command_line(["symbreak", "sweep", file]) if sweep and file else command_line(meta.get("command", "unknown"))
 
 
 def provenance_of(table: RunTable, command: str, seconds: pd.Series) -> dict[str, Any]:

@@ -46,8 +46,9 @@ def _text(value: Any) -> str:
 def commands(table: RunTable) -> list[tuple[str, str]]:
     """Return each run and the command line that started it."""
     pairs = zip(table.runs["run"], table.meta, strict=True)
-    return [(str(run), _command(meta["command"])) for run, meta in pairs if meta.get("command")]
+    return [(str(run), command_line(meta["command"])) for run, meta in pairs if meta.get("command")]
 
 
-def _command(words: Any) -> str:
+def command_line(words: Any) -> str:
+    """Return the words of a command as a shell reads them."""
     return shlex.join(map(str, words)) if isinstance(words, list) else json.dumps(words)

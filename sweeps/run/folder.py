@@ -19,6 +19,8 @@ from symbreak.sweeps.run.process import is_alive
 
 CONFIG, HISTORY, SUMMARY, STATE = "config.yaml", "metrics.csv", "summary.json", "run.json"
 POINT, ATTEMPTS, ARGUMENTS = "point.json", "attempts.json", "args.json"
+SWEEP = "sweep.json"
+"""File in the folder above a sweep's runs: its file, method and command."""
 LOG, LOCK, TRACEBACK = "log.txt", "run.lock", "traceback.txt"
 CHECKPOINTS = "checkpoints"
 ENGINE_FILES = {POINT, ATTEMPTS, ARGUMENTS, LOG, LOCK}

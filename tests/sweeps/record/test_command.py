@@ -1,7 +1,9 @@
 import json
 import os
+import shlex
 import shutil
 import signal
+from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -9,11 +11,15 @@ import pytest
 from PIL import Image
 
 from symbreak.sweeps import cli
+from symbreak.sweeps.engine.study import Study
+from symbreak.sweeps.paths import shipped_sweep
 from symbreak.sweeps.record import command, pictures, writing
-from symbreak.sweeps.record.contents import history_frame
+from symbreak.sweeps.record.contents import command_of, history_frame
 from symbreak.sweeps.report.figures.style import PALETTE, Figure, blank
 from symbreak.sweeps.report.sentences import sentences
 from symbreak.sweeps.report.table import load_runs
+from symbreak.sweeps.run.folder import STATE, SWEEP, read_json, write_json
+from symbreak.sweeps.search import sweep_file
 
 
 @pytest.fixture(autouse=True)
@@ -64,12 +70,39 @@ def test_the_history_ends_where_the_runs_ended(results, table):
 
 def test_provenance_names_command_code_and_times(results, table):
     content = json.loads((results / "law" / "provenance.json").read_text())
-    assert content["command"] == "symbreak sweep sweep"
+    assert [shlex.split(call) for call in content["command"].split("; ")] == [meta["command"] for meta in table.meta]
     assert content["items"]["environment: torch"]
     assert content["settings"]["model.init_args.depth"] == 7
     assert "model.init_args.noise_scale" not in content["settings"]
     assert content["runs"]["finished"] == (table.runs["status"] == "finished").sum()
     assert [each["run"] for each in content["left_out"]] == ["5-failed"]
+
+
+def test_the_command_of_one_run_is_its_own(real_runs, tmp_path):
+    command.record([str(real_runs / "1-noise")], tmp_path / "law")
+    expected = shlex.join(read_json(real_runs / "1-noise" / STATE)["command"])
+    assert expected.startswith("symbreak fit --config=sweeps/configs/digits.yaml ")
+    assert f"- command: `{expected}`\n" in (tmp_path / "law" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "older"),
+    [
+        (Path("my sweeps/noise.yaml"), "symbreak sweep 'my sweeps/noise.yaml'", None),
+        (shipped_sweep("quickstart"), "symbreak sweep quickstart", "symbreak sweep quickstart"),
+    ],
+)
+def test_the_command_of_a_sweep_names_its_file(real_runs, tmp_path, path, given, older):
+    (tmp_path / "runs").mkdir()
+    content = {"method": "grid", "program": "p", "parameters": {"x": {"values": [1]}}}
+    study = Study(sweep_file.parse(content, path), tmp_path / "runs")
+    folder, _ = study.begin(study.points[0])
+    shutil.copytree(real_runs / "1-noise", folder, dirs_exist_ok=True)
+    assert command_of(load_runs([tmp_path / "runs"])) == given
+    kept = read_json(tmp_path / "runs" / SWEEP)
+    write_json(tmp_path / "runs" / SWEEP, {key: value for key, value in kept.items() if key != "file"})
+    own = shlex.join(read_json(folder / STATE)["command"])
+    assert command_of(load_runs([tmp_path / "runs"])) == (older or own)
 
 
 def test_the_readme_says_what_the_report_says(results, table):

@@ -130,6 +130,7 @@ def be_a_rank(command: list[str], rank: int, ranks: int, port: str) -> None:
     if ranks > 1:
         os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         rank_zero_only.rank = rank
+    sys.argv = ["symbreak", *command]
     sys.exit(cli.main(command))
 
 
