@@ -123,8 +123,11 @@ def status(folder: Path, state: Mapping[str, Any]) -> str:
     noted = str(state.get("status", "unknown"))
     if noted != "finished" and (spans := read_attempts(folder)) and spans[-1].get("status") == "pruned":
         return "pruned"
-    if noted != "running":
-        return noted
+    return _liveness(folder, state) if noted == "running" else noted
+
+
+def _liveness(folder: Path, state: Mapping[str, Any]) -> str:
+    """Return the status of a run that is recorded as running: running, killed or silent."""
     if is_alive(state.get("process")) is False:
         return "killed"
     written = max((path.stat().st_mtime for path in (folder / HISTORY, folder / STATE) if path.is_file()), default=0.0)
@@ -138,7 +141,7 @@ def active_seconds(folder: Path, state: Mapping[str, Any]) -> float | None:
         folder: The run folder.
         state: The content of its run.json.
     """
-    is_running = status(folder, state) == "running"
+    is_running = state.get("status") == "running" and _liveness(folder, state) == "running"
     last = state.get("ended") or (now() if is_running else None)
     seconds = [_between(each.get("started"), each.get("ended") or last) for each in read_attempts(folder) or [state]]
     known = [each for each in seconds if each is not None]

@@ -1,6 +1,9 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from symbreak.sweeps.run import folder
+from symbreak.sweeps.run.process import identity
 
 
 @pytest.mark.parametrize(
@@ -48,3 +51,15 @@ def test_the_time_of_a_run_leaves_out_the_pauses_between_its_attempts(tmp_path):
     folder.write_json(tmp_path / "attempts.json", {"attempts": [first, {"started": "torn"}, 3]})
     assert folder.active_seconds(tmp_path, folder.read_json(tmp_path / folder.STATE)) == 20
     assert folder.active_seconds(tmp_path / "nothing", {}) is None
+
+
+def test_the_time_of_a_running_run_reads_its_attempts_once(tmp_path, monkeypatch):
+    start = {"started": (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")}
+    folder.write_json(tmp_path / folder.ATTEMPTS, {"attempts": [start]})
+    read, names = folder.read_json, []
+    monkeypatch.setattr(folder, "read_json", lambda path: names.append(path.name) or read(path))
+    state = start | {"status": "running", "process": identity()}
+    folder.write_json(tmp_path / folder.STATE, state)
+    assert folder.active_seconds(tmp_path, state) == pytest.approx(3600, abs=60)
+    assert folder.active_seconds(tmp_path, state | {"process": identity() | {"started": "1"}}) is None
+    assert names == [folder.ATTEMPTS] * 2
