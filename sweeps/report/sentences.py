@@ -171,6 +171,7 @@ def _correlations(table: RunTable) -> Iterator[Sentence]:
             )
             if len(random) > 1:
                 met = int(ends.between(random.min(), random.max()).sum())
-                text += f"; {met} of {len(ends)} ended in the range of He's {len(random)} seeds"
+                what = "seeds" if table.runs["arm"][random.index].nunique() == 1 else "runs"
+                text += f"; {met} of {len(ends)} ended in the range of He's {len(random)} {what}"
                 text += f" ({random.min():.3f} to {random.max():.3f})"
             yield Sentence(f"{direction.capitalize()} correlation", f"{text}.")

@@ -3,7 +3,9 @@ import re
 import shutil
 from dataclasses import replace
 
+import pytest
 from tests.sweeps.report.example_runs import config_of, write_run
+from tests.sweeps.report.recorded import RESULTS, recorded
 
 from symbreak.sweeps.report.figures.symmetry import growth
 from symbreak.sweeps.report.grids import by_arm, by_run
@@ -26,6 +28,16 @@ def test_each_arm_is_described_by_what_it_did(sweep_table):
     assert text["He init"].startswith("features differed from the start")
     assert "ended at" in text["Backward correlation"]
     assert "ended in the range of He's 2 seeds" in text["Backward correlation"]
+
+
+@pytest.mark.parametrize("name", ["cifar10_jpeg", "fashion_mnist", "lottery_ticket", "zero_init", "zero_mlp"])
+def test_the_runs_of_he_are_seeds_only_if_they_are_one_arm(name):
+    table, text = recorded(name), (RESULTS / name / "README.md").read_text()
+    found = [line for line in sentences(table) if line.subject.endswith(" correlation")]
+    assert len(found) == 2
+    for sentence in found:
+        assert f"- **{sentence.subject}** {sentence.text}\n" in text
+        assert ("runs (" in sentence.text) is (name in ("lottery_ticket", "zero_init"))
 
 
 def test_a_rise_that_is_not_exponential_has_no_rate(sweep_table):
