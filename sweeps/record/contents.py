@@ -69,13 +69,11 @@ def _spread(count: int, points: int) -> list[int]:
 
 def equivalents_frame(table: RunTable) -> pd.DataFrame:
     """Return the equivalent noise of each source, in the terms of `Equivalent`; empty without a noise law."""
-    columns = ["setting", "label", "arm", "step", "scale", "low", "high"]
+    columns = ["label", "arm", "step", "scale", "low", "high", "runs", "not_escaped"]
     rows = [
-        (law.setting, each.label, each.arm, each.step, each.scale, each.low, each.high)
-        for law in noise_laws(table)
-        for each in law.sources
+        (law.setting, *(getattr(each, key) for key in columns)) for law in noise_laws(table) for each in law.sources
     ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["setting", *columns])
 
 
 def command_of(table: RunTable) -> str:

@@ -18,7 +18,7 @@ PROVENANCE, FINDINGS, README = "provenance.json", "findings.md", "README.md"
 MEANING = {
     RUNS: "one row per run: arm, what varies, outcome, seconds",
     HISTORY: "the logged values of the whole network, thinned: run, key, step, value",
-    EQUIVALENTS: "the equivalent initial noise of each source; scale 0: below the curve",
+    EQUIVALENTS: "the equivalent initial noise of each source; scale 0: below the curve; step inf: half did not escape",
     LEDGER: "the noise ledger, one row per source",
     PROVENANCE: "command, code, versions, hardware, common settings, times",
 }

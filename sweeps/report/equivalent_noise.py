@@ -44,12 +44,15 @@ class Equivalent:
     Attributes:
         label: Name of the source.
         arm: Label of its arm.
-        step: Median escape step over its seeds, NaN if none has escaped.
+        step: Median escape step over its runs, those that have not escaped last: inf if they are half or more.
         scale: Equivalent initial noise scale; 0 if only known to lie below `high`, inf if above the curve.
         low: Lower end of the interval, 0 if below the curve.
         high: Upper end of the interval, inf if above the curve.
         range: Smallest and largest noise scale of the curve.
-        open_at: Last step of the unfinished runs if the source has not escaped; None otherwise.
+        runs: Number of its runs.
+        not_escaped: Number of those that have not escaped.
+        open_at: Step until which half of the runs or more have not escaped, if `step` is inf; None otherwise, and
+            if all runs ended without escape.
     """
 
     label: str
@@ -59,12 +62,14 @@ class Equivalent:
     low: float
     high: float
     range: tuple[float, float]
+    runs: int
+    not_escaped: int
     open_at: int | None = None
 
     @property
     def escaped(self) -> bool:
-        """Return whether any seed escaped."""
-        return not math.isnan(self.step)
+        """Return whether any run escaped."""
+        return self.not_escaped < self.runs
 
     @property
     def text(self) -> str:
@@ -151,21 +156,23 @@ def place(curve: Curve, label: str, arm: str, runs: pd.DataFrame) -> Equivalent:
     """
     escaped = runs[runs["escape"].notna()]
     ends = float(curve.scales[0]), float(curve.scales[-1])
+    counts = len(runs), len(runs) - len(escaped)
     if escaped.empty:
         unfinished = runs["last"][~runs["finished"]]
         open_at = None if unfinished.empty else int(unfinished.max())
-        return Equivalent(label, arm, math.nan, 0.0, 0.0, ends[0], ends, open_at)
+        return Equivalent(label, arm, math.inf, 0.0, 0.0, ends[0], ends, *counts, open_at)
     step, is_known = median_step(runs["escape"].to_numpy(), runs["last"].to_numpy())
     scale = scale_at(step, curve.scales, curve.middle)
     if scale == 0 or not is_known:
         bound = min(scale or ends[0], ends[1])
-        return Equivalent(label, arm, float(escaped["escape"].median()), 0.0, 0.0, bound, ends)
+        median, open_at = (step, None) if is_known else (math.inf, int(step))
+        return Equivalent(label, arm, median, 0.0, 0.0, bound, ends, *counts, open_at)
     latest, is_latest = _latest(runs)
     low = scale_at(latest, curve.scales, curve.early) if is_latest else 0.0
     high = scale_at(float(escaped["previous"].min()), curve.scales, curve.late)
     if high == 0:
         high = float(curve.scales[np.isfinite(curve.late)][0]) if np.isfinite(curve.late).any() else math.inf
-    return Equivalent(label, arm, step, scale, low, high, ends)
+    return Equivalent(label, arm, step, scale, low, high, ends, *counts)
 
 
 def _latest(runs: pd.DataFrame) -> tuple[float, bool]:

@@ -153,7 +153,8 @@ def _law(law: NoiseLaw) -> Iterator[Sentence]:
     )
     for source in law.sources:
         if source.escaped:
-            yield Sentence(source.label, f"acts like initial noise of scale {source.text}{where}.")
+            rest = f"; {source.not_escaped} of {source.runs} runs did not escape" if source.not_escaped else ""
+            yield Sentence(source.label, f"acts like initial noise of scale {source.text}{where}{rest}.")
 
 
 def _correlations(table: RunTable) -> Iterator[Sentence]:

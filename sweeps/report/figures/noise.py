@@ -73,7 +73,7 @@ def _add_curve(plot: go.Figure, curve: Curve) -> None:
 def _add_source(plot: go.Figure, source: Equivalent, index: int, curve: Curve) -> None:
     low, high = float(curve.scales[0]), float(curve.scales[-1])
     x = min(max(source.scale or source.high, low), high)
-    y = source.step
+    y = source.step if source.open_at is None else source.open_at
     color = PALETTE[index % (len(PALETTE) - 1)]
     bar = {"type": "data", "symmetric": False, "color": color, "thickness": 2, "width": 6}
     ends = {"array": [max(0.0, min(source.high, high) - x)], "arrayminus": [max(0.0, x - max(source.low, low))]}

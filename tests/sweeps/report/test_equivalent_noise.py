@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -7,8 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from tests.sweeps.report.example_runs import config_of, write_run
+from tests.sweeps.report.recorded import RESULTS, recorded
 
+from symbreak.sweeps.record.contents import DIGITS, equivalents_frame
+from symbreak.sweeps.record.markdown import escape
 from symbreak.sweeps.report.equivalent_noise import Curve, decreasing, noise_laws, place, scale_at
+from symbreak.sweeps.report.growth import ASYMMETRY
+from symbreak.sweeps.report.sentences import sentences
 from symbreak.sweeps.report.table import load_runs
 
 NAN = math.nan
@@ -113,8 +119,11 @@ def test_an_open_end_is_named_as_such():
 def test_seeds_that_have_not_escaped_bound_the_scale_by_where_they_are():
     assert source(100, NAN, last=224).text == "below 1e-6"
     assert source(100, NAN, last=800).text == "below 1e-8"
+    half = source(100, NAN, last=224)
+    assert (half.step, half.open_at, half.runs, half.not_escaped) == (math.inf, 224, 2, 1)
     stopped = pd.DataFrame({"escape": [224, 224, NAN], "previous": [220, 220, 30], "last": 30, "finished": False})
-    assert place(CURVE, "source", "arm", stopped.assign(last=[800, 800, 30])) == source(224, 224)
+    found = place(CURVE, "source", "arm", stopped.assign(last=[800, 800, 30]))
+    assert found == replace(source(224, 224), runs=3, not_escaped=1)
 
 
 def test_the_table_gives_one_curve_with_all_sources(law_table):
@@ -146,6 +155,23 @@ def test_world_size_and_reduction_reach_the_curve(real_table):
         "rounding noise 1e+06 ulps": True,
         "ordered all-reduce over 2 ranks": False,
     }
+
+
+def test_the_equivalents_in_the_record_are_those_of_its_runs():
+    table = recorded("noise_law")
+    steps = np.arange(0, 501, table.configs[0]["symmetry_breaking.every_n_steps"])  # the recorded history is thinned
+    one = pd.DataFrame({"step": steps, ASYMMETRY: 1.0})
+    table = replace(table, history=pd.concat([one.assign(run=run) for run in table.runs.index], ignore_index=True))
+    found = equivalents_frame(table)
+    assert found.to_csv(index=False, float_format=DIGITS) == (RESULTS / "noise_law" / "equivalents.csv").read_text()
+    (bit,) = found[found["label"] == "bit 0 of one weight at step 0"].to_dict("records")
+    own = table.runs.loc[table.runs["arm"] == bit["arm"], "symmetry/escape_step"]
+    expected = [own.fillna(math.inf).median(), len(own), own.isna().sum()]
+    assert [bit[key] for key in ("step", "runs", "not_escaped")] == expected == [244, 5, 1]
+    text = (RESULTS / "noise_law" / "README.md").read_text()
+    for sentence in sentences(table):
+        if sentence.text.startswith("acts like initial noise of scale "):
+            assert f"- **{escape(sentence.subject)}** {escape(sentence.text)}\n" in text
 
 
 def test_each_setting_has_its_own_curve_and_random_starts_have_none(tmp_path):
