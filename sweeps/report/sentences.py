@@ -15,10 +15,7 @@ from symbreak.sweeps.report.figures.correlation import he_runs
 from symbreak.sweeps.report.figures.style import MAX_ARMS, arm_styles
 from symbreak.sweeps.report.growth import ASYMMETRY, escapes, median_step, thresholds
 from symbreak.sweeps.report.table import RunTable, final_accuracy_key, split_name
-from symbreak.sweeps.run.outcome import DISTINCT, common_cause
-
-STRAIGHT = 0.9
-"""Least median R^2 of rises that are called exponential."""
+from symbreak.sweeps.run.outcome import DISTINCT, STRAIGHT, common_cause
 
 
 @dataclass(frozen=True)

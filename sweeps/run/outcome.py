@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from symbreak.sweeps.run.record import Run
 
 COLUMNS = ("test accuracy", "distinct filters", "broken step", "escape step", "growth rate")
+STRAIGHT = 0.9
+"""Least R^2 of ln(asymmetry) against the step for a rise that counts as exponential."""
 VALIDATION = ("val/accuracy", "val/loss")
 DISTINCT = "symmetry/distinct_filters"
 _ANNOUNCED = r"^symmetry (broke at step \d+|was broken from the start): "
@@ -34,7 +36,7 @@ class Outcome:
         distinct_filters: Last number of distinct filters of each hidden layer.
         broken_step: First measured step at which the filters of a hidden layer differ in a bit.
         escape_step: First measured step at which the features' asymmetry reaches the run's threshold.
-        growth_rate: Slope of ln(asymmetry) per step over its last rise.
+        growth_rate: Slope of ln(asymmetry) per step over its last rise; None too if its R^2 is below `STRAIGHT`.
         diverged_step: First measured step at which a measure is not finite.
         censored_at: Last step of a run that is not finished: until then, an event that is None did not occur.
         measured: Whether symmetry was measured at all.
@@ -83,12 +85,13 @@ def read_outcome(folder: Path) -> Outcome:
 
 
 def _outcome(summary: Mapping[str, Any], state: Mapping[str, Any], run_status: str) -> Outcome:
+    r2 = _number(summary.get("symmetry/growth_rate_r2"))
     return Outcome(
         test_accuracy=_number(summary.get("test/accuracy")),
         distinct_filters=distinct_filters(summary, state),
         broken_step=_step(summary.get("symmetry/broken_step")),
         escape_step=_step(summary.get("symmetry/escape_step")),
-        growth_rate=_number(summary.get("symmetry/growth_rate")),
+        growth_rate=_number(summary.get("symmetry/growth_rate")) if (r2 or 0) >= STRAIGHT else None,
         diverged_step=_step(summary.get("symmetry/diverged_step")),
         censored_at=None if run_status == "finished" else _step(summary.get("step")) or 0,
         measured=any(key.startswith(DISTINCT) for key in summary),

@@ -1,8 +1,9 @@
 import math
 
 from tests.sweeps.report.example_runs import ARMS
+from tests.sweeps.report.recorded import recorded
 
-from symbreak.sweeps.report.grids import NEVER, Cell, by_arm, by_run, number, value
+from symbreak.sweeps.report.grids import NEVER, UNKNOWN, Cell, by_arm, by_run, number, value
 
 
 def test_arms_have_mean_and_spread_over_seeds(sweep_table):
@@ -26,6 +27,15 @@ def test_runs_have_outcomes_then_parameters(sweep_table):
     assert first["broken step"] == Cell("never", NEVER)
     assert first["growth per step"].value == math.inf
     assert first["steps"].value == 600
+
+
+def test_only_an_exponential_rise_has_a_growth_rate():
+    table = recorded("lottery_ticket")  # one run an arm
+    rate, r2 = table.runs["symmetry/growth_rate"], table.runs["symmetry/growth_rate_r2"]
+    expected = [f"{each:.4g}" if share >= 0.9 else UNKNOWN for each, share in zip(rate, r2, strict=True)]
+    assert (expected.count(UNKNOWN), rate.isna().sum()) == (6, 5)
+    for grid in (by_arm(table), by_run(table)):
+        assert [row[grid.columns.index("growth per step")].text for row in grid.rows] == expected
 
 
 def test_cells_sort_unknowns_apart():
