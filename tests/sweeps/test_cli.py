@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import PurePosixPath
 
 import pytest
 import torch
@@ -71,17 +72,26 @@ def test_options_take_dashes_and_switches_need_no_value():
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [(None, "not found"), (b"PK\x03\x04 torn", "truncated"), ({"a": 1}, "not a checkpoint")]
+    ("content", "expected"),
+    [
+        (None, "not found"),
+        (b"", "is empty (0 bytes)"),
+        (b"PK\x03\x04 torn", "truncated"),
+        ({"a": 1}, "not a checkpoint"),
+        ({"a": PurePosixPath("b")}, "holds Python objects, which are not unpickled here"),
+    ],
 )
-def test_a_bad_checkpoint_is_one_line(content, expected, capsys, tmp_path):
+@pytest.mark.parametrize("command", ["fit", "test", "trace"])
+def test_a_bad_checkpoint_is_one_line(command, content, expected, capsys, tmp_path):
     path = tmp_path / "bad.ckpt"
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content:
         torch.save(content, path)
-    line = failure(capsys, "fit", f"--ckpt_path={path}", f"--run.dir={tmp_path / 'run'}")
+    line = failure(capsys, command, f"--ckpt_path={path}", f"--run.dir={tmp_path / 'run'}")
     assert str(path) in line
     assert expected in line
+    assert "weights_only" not in line
 
 
 def test_missing_data_names_the_folder(capsys, tmp_path):
