@@ -8,6 +8,7 @@ from pathlib import Path
 
 from symbreak.sweeps import pages
 from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.paths import check_output
 
 WIDTH = 200
 """Width of the table in characters if the output is not a terminal."""
@@ -41,10 +42,12 @@ def compare(
         Path of the page.
 
     Raises:
-        UsageError: If fewer than two runs are found and can be read, or a number is out of range.
+        UsageError: If fewer than two runs are found and can be read, a number is out of range, or a file cannot be
+            written.
     """
     if examined < 0 or images < 4:
         raise UsageError(f"examined={examined}, images={images}: expected 0 or more, and at least 4")
+    check_output(output, json)
     from rich.console import Console
 
     from symbreak.sweeps.compare.members import compare_members, read_members
