@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from symbreak.callbacks.announce import announce
@@ -17,6 +18,8 @@ Kind = Literal["none", "bit", "ulp", "noise"]
 Scope = Literal["weight", "layer", "all"]
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integer dtypes by size in bytes, to view the bits of floating-point numbers."""
+MAX_SCALE = 1e6
+"""Largest noise relative to He initialisation, as of a network's ``noise_scale``."""
 
 
 class Perturbation(Callback):
@@ -47,6 +50,8 @@ class Perturbation(Callback):
         seed: Seed of the draws; None derives it from the global seed of Lightning's ``seed_everything``, or from 0
             without one.
 
+    Warns if training ends before the step.
+
     Raises:
         ValueError: If an argument is out of range.
     """
@@ -66,8 +71,8 @@ class Perturbation(Callback):
                 raise ValueError(f"perturbation {name} {value!r} is unknown; allowed: {', '.join(allowed)}")
         if step < 0 or bit < 0 or (seed is not None and seed < 0):
             raise ValueError(f"perturbation step={step}, bit={bit}, seed={seed}: expected 0 or more")
-        if not (0 <= scale < math.inf):
-            raise ValueError(f"perturbation scale={scale} is not allowed: 0 or more")
+        if not (0 <= scale <= MAX_SCALE):
+            raise ValueError(f"perturbation scale={scale} is not allowed: 0 to {MAX_SCALE:g}")
         self.kind: Kind = kind
         self.scope: Scope = scope
         self.step, self.scale, self.bit = step, scale, bit
@@ -91,6 +96,12 @@ class Perturbation(Callback):
         bits = min(8 * weight.element_size() for weight in weights.values())
         if self.kind == "bit" and self.bit >= bits:
             raise ValueError(f"perturbation bit={self.bit} is not allowed: the weights have bits 0 to {bits - 1}")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn if training ends before the step."""
+        last = trainer.estimated_stepping_batches
+        if self.kind != "none" and self.step >= last:
+            rank_zero_warn(f"perturbation step={self.step} is never reached: training ends after {last} steps.")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Make the change at the start of its step."""

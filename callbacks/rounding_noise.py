@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 
 import torch
@@ -26,12 +25,11 @@ class RoundingNoise(Callback):
             ``seed_everything``, or 0 without one.
 
     Raises:
-        ValueError: If ``ulps`` is negative or not finite.
+        ValueError: If ``ulps`` is negative, or exceeds 1 / epsilon: a factor of 0 or below is no rounding.
     """
 
     def __init__(self, ulps: float = 0.0, seed: int | None = None) -> None:
-        if not 0 <= ulps < math.inf:
-            raise ValueError(f"rounding noise of {ulps} ulps is not allowed: 0 (off) or more, and finite")
+        _check(ulps, torch.float64)
         self.ulps = ulps
         self.seed = seed
         self._generators: dict[str, torch.Generator] = {}
@@ -44,6 +42,15 @@ class RoundingNoise(Callback):
             if device.type in self._loaded:
                 generator.set_state(self._loaded.pop(device.type))
         return self._generators[str(device)]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the width in the dtypes of the gradients, which a precision setting has chosen by now.
+
+        Raises:
+            ValueError: If it exceeds 1 / epsilon.
+        """
+        for dtype in {p.dtype for p in pl_module.parameters() if p.requires_grad and p.is_floating_point()}:
+            _check(self.ulps, dtype)
 
     @torch.no_grad()
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -70,3 +77,10 @@ class RoundingNoise(Callback):
         """Restore the generators' states."""
         self._generators.clear()
         self._loaded = dict(state_dict)
+
+
+def _check(ulps: float, dtype: torch.dtype) -> None:
+    most = 1 / torch.finfo(dtype).eps
+    if not 0 <= ulps <= most:
+        name = str(dtype).removeprefix("torch.")
+        raise ValueError(f"rounding_noise.ulps={ulps}: expected 0 (off) to {most:.2g}, the precision of {name}")

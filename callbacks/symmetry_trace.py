@@ -112,6 +112,7 @@ class SymmetryTrace(Callback):
         self._counts: dict[tuple[str, int], float] = {}
         self._counts_before: dict[tuple[str, int], float] = {}
         self._weights: dict[str, Tensor] = {}
+        self._features: set[tuple[str, int]] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Reset the state of an earlier fit."""
@@ -198,8 +199,9 @@ class SymmetryTrace(Callback):
         with step.undone() as after:
             while len(traces) < self.replays and (len(traces) != 1 or not shown):
                 step.rewind()
-                with trace(module, trainer.optimizers, step.batches, step.step) as traced:
+                with trace(module, trainer.optimizers, step.batches, step.step, self._features) as traced:
                     step.run()
+                self._features |= traced.features
                 traces.append(traced)
                 exact = agree(exact and after.is_current())
                 explained = agree(set(grown) <= {change.weight for change in traced.changes})

@@ -17,6 +17,8 @@ from symbreak.lightning_modules.checks import check_choice, check_range
 NoiseMode = Literal["additive", "interpolate"]
 HadamardScale = Literal["code", "paper"]
 Fan = Literal["fan_in", "fan_out"]
+MAX_NOISE = 1e6
+"""Largest size of noise relative to He initialisation; weights stay far from overflow in float32."""
 
 
 def centre_tap(weight: Tensor) -> Tensor:
@@ -170,7 +172,7 @@ def add_noise_(weight: Tensor, scale: float, mode: NoiseMode = "additive", slope
 
     Args:
         weight: tensor (C_out, C_in, *kernel), changed in place.
-        scale: relative size of the noise, at least 0; at most 1 with ``interpolate``.
+        scale: relative size of the noise, 0 to `MAX_NOISE`; at most 1 with ``interpolate``.
         mode: ``additive`` or ``interpolate``.
         slope: negative slope of the activation, used by ``interpolate`` only.
 
@@ -178,7 +180,7 @@ def add_noise_(weight: Tensor, scale: float, mode: NoiseMode = "additive", slope
         ValueError: for an unknown mode or a scale out of range.
     """
     check_choice("noise_mode", mode, get_args(NoiseMode))
-    check_range("noise_scale", scale, 0, math.inf if mode == "additive" else 1)
+    check_range("noise_scale", scale, 0, MAX_NOISE if mode == "additive" else 1)
     if scale == 0:
         return weight
     noise = torch.randn_like(weight)

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from symbreak.lightning_modules.checks import check_choice, check_range
-from symbreak.lightning_modules.initialization import add_noise_, he_
+from symbreak.lightning_modules.initialization import MAX_NOISE, add_noise_, he_
 from symbreak.lightning_modules.mixture import MixtureOfExperts
 
 READERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -40,7 +40,7 @@ def widen_(module: nn.Module, layer: str, factor: int, split: Split = "even", no
     """
     check_range("factor", factor, 2)
     check_choice("split", split, get_args(Split))
-    check_range("noise_scale", noise_scale, 0)  # before anything is changed
+    check_range("noise_scale", noise_scale, 0, MAX_NOISE)  # before anything is changed
     source: Any = dict(module.named_modules()).get(layer)
     if not isinstance(source, READERS) or getattr(source, "groups", 1) != 1:
         raise ValueError(f"layer={layer!r}: expected the name of a Linear or of a convolution without groups")

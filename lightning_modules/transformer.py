@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from symbreak.lightning_modules.checks import check_choice, check_range
+from symbreak.lightning_modules.initialization import MAX_NOISE
 from symbreak.lightning_modules.language_model import LanguageModel
 from symbreak.lightning_modules.mixture import MixtureOfExperts, Router
 from symbreak.lightning_modules.surgery import (
@@ -128,7 +129,8 @@ class TransformerLM(LanguageModel):
         check_choice("router", router, get_args(Router))
         sizes = {"context": context, "depth": depth, "hidden": hidden, "num_heads": num_heads}
         _check_bounds(sizes, 1)
-        _check_bounds({"grow_step": grow_step, "noise_scale": noise_scale, "adapter_rank": adapter_rank}, 0)
+        _check_bounds({"grow_step": grow_step, "adapter_rank": adapter_rank}, 0)
+        check_range("noise_scale", noise_scale, 0, MAX_NOISE)
         check_range("dropout", dropout, 0, 1)
         check_range("reinitialize", reinitialize, 0, 1)
         if width < num_heads or width % num_heads:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import errno
 import hashlib
 import os
 import re
@@ -15,6 +14,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+from symbreak.sweeps.paths import check_output
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_TEXT = 20_000
@@ -52,9 +53,12 @@ def script(name: str) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a browser never reads half a page."""
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "Is a folder, not the name of a page", str(path))
+    """Replace a file in one step, so that a browser never reads half a page.
+
+    Raises:
+        UsageError: If the file cannot be written.
+    """
+    check_output(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -1,8 +1,10 @@
-"""Files that come with the project, found from any working directory."""
+"""Files that come with the project, found from any working directory, and files that commands write."""
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 from symbreak.sweeps.errors import UsageError, nearest
@@ -58,6 +60,31 @@ def config_file(name: str) -> Path:
             raise UsageError(f"config {name!r} is neither a file nor the name of a shipped config{hint}")
         return path
     return known[name]
+
+
+def check_output(*paths: Path | None) -> None:
+    """Check that files can be written, before the work whose results they receive; create nothing.
+
+    Raises:
+        UsageError: If a path is a folder or a device, is write-protected, or its folder cannot be made or written to.
+    """
+    for path in (Path(each) for each in paths if each is not None):
+        try:
+            if path.exists() and not path.is_file():
+                raise UsageError(
+                    f"{path} cannot be written: it is {'a folder' if path.is_dir() else 'no regular file'}"
+                )
+            if path.exists() and not os.access(path, os.W_OK):
+                raise UsageError(f"{path} cannot be written: it is write-protected")
+            folder = next(each for each in path.absolute().parents if each.exists())
+            if not folder.is_dir():
+                raise UsageError(f"{path} cannot be written: {folder} is a file, not a folder")
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        try:
+            tempfile.TemporaryFile(dir=folder).close()  # access rights do not tell: root has them in /proc too
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {folder} takes no files ({error.strerror})") from error
 
 
 def import_from_here() -> None:

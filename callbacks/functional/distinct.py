@@ -77,7 +77,7 @@ def halves(bits: Tensor) -> Tensor:
     """Return contiguous integers split into 16 bits each: a high bit times a multiplier reaches few bits of a hash."""
     if bits.element_size() == 1:
         return bits
-    return bits.reshape(-1).view(torch.int16).view(*bits.shape[:-1], -1)
+    return bits.reshape(-1).contiguous().view(torch.int16).view(*bits.shape[:-1], -1)
 
 
 def row_keys(x: Tensor, dim: int) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from symbreak.callbacks.checkpoint_files import unreadable
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint to a temporary file and rename it; read plain values and tensors only."""
@@ -31,7 +33,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Raises:
             FileNotFoundError: If the file does not exist.
-            ValueError: If the file is truncated, or not a Lightning checkpoint.
+            ValueError: If the file is empty, truncated, or not a Lightning checkpoint.
         """
         weights_only = True if weights_only is None else weights_only
         try:
@@ -39,8 +41,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except FileNotFoundError:
             raise
         except Exception as error:  # invalid files raise many types of error
-            reason = str(error).partition(". In PyTorch")[0].partition("\n")[0] or type(error).__name__
-            raise ValueError(f"{path} is not a checkpoint, or it is truncated: {reason}") from error
+            raise ValueError(unreadable(path, error)) from error
         if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
             raise ValueError(f"{path} is not a checkpoint of Lightning: it has no pytorch-lightning_version")
         return checkpoint

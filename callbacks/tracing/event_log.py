@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Set
 from dataclasses import replace
 
 from torch import Tensor
@@ -9,6 +10,9 @@ from torch import Tensor
 from symbreak.callbacks.tracing.memory import NOTHING, Causes
 from symbreak.callbacks.tracing.places import Place, Places
 from symbreak.callbacks.tracing.verdict import INITIAL, Event, Kind
+
+Axis = tuple[str, int]
+"""Name of a weight, and one of its axes."""
 
 
 class EventLog:
@@ -72,19 +76,36 @@ class EventLog:
         """Stop relating a tensor's storage to earlier events: another tensor uses it now."""
         self._unnamed.pop(tensor.untyped_storage()._cdata, None)
 
-    def explain_classes(self, reached: dict[tuple[str, int], Causes]) -> set[tuple[str, int]]:
-        """Return the weights and axes that index classes, and attribute events that reached only these to labels.
+    def explain(self, reached: dict[Axis, Causes], known: Set[Axis]) -> tuple[set[Axis], set[Axis]]:
+        """Return the axes that index classes and input features, and attribute what labels or data explain to these.
 
-        Two classes that occur equally often have equal weights by chance; a difference between them breaks no symmetry.
+        Two classes that occur equally often, or two pixels that are equal in some batches, have equal weights by
+        chance; a difference between them breaks no symmetry. Events that reached only axes that index classes are
+        attributed to labels. Values, such as a momentum buffer that holds earlier batches, that reached only axes
+        that index input features are attributed to data.
 
         Args:
             reached: Causes by weight name and axis.
+            known: Axes that index input features as an earlier trace showed; in this one their gradient may be 0.
         """
-        heads = {key for key, causes in reached.items() if any(self._events[n].kind == "labels" for n in causes)}
-        elsewhere = NOTHING.union(*(causes for key, causes in reached.items() if key not in heads))
-        for number in NOTHING.union(*(reached[key] for key in heads)) - elsewhere:
-            self._events[number] = replace(self._events[number], kind="labels")
-        return heads
+        features = self._attribute("data", reached, lambda event: event.kind == "values", known)
+        return self._attribute("labels", reached, lambda event: True), features
+
+    def _attribute(
+        self,
+        kind: Kind,
+        reached: dict[Axis, Causes],
+        applies: Callable[[Event], bool],
+        known: Set[Axis] = frozenset(),
+    ) -> set[Axis]:
+        """Return the axes that an event of a kind reached, and give events that reached only these that kind."""
+        explained = {key for key, causes in reached.items() if any(self._events[n].kind == kind for n in causes)}
+        explained |= known & reached.keys()
+        elsewhere = NOTHING.union(*(causes for key, causes in reached.items() if key not in explained))
+        for number in NOTHING.union(*(reached[key] for key in explained)) - elsewhere:
+            if applies(self._events[number]):
+                self._events[number] = replace(self._events[number], kind=kind)
+        return explained
 
     def _subject(self, tensor: Tensor, place: Place) -> str:
         name = self._places.name(tensor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from symbreak.callbacks.tracing.calls import Call, tensors_in
 from symbreak.callbacks.tracing.claims import CLASSES, Governors, Slices
 from symbreak.callbacks.tracing.collectives import Reductions
 from symbreak.callbacks.tracing.contractions import convolution_name
-from symbreak.callbacks.tracing.event_log import EventLog
+from symbreak.callbacks.tracing.event_log import Axis, EventLog
 from symbreak.callbacks.tracing.memory import NOTHING, Causes, Memory, axis_key, is_partial
 from symbreak.callbacks.tracing.partitions import MAX_SLICES, Partition, refinement, separation_ulps
 from symbreak.callbacks.tracing.places import Places
@@ -28,7 +28,9 @@ Before = dict[tuple[int, int], tuple[Partition, Causes]]
 class Tracer(TorchDispatchMode):
     """Compare the partitions of every operation's outputs with those that its inputs allow; see :func:`trace`."""
 
-    def __init__(self, root: nn.Module, optimizers: Sequence[Optimizer], first_step: int = 0) -> None:
+    def __init__(
+        self, root: nn.Module, optimizers: Sequence[Optimizer], first_step: int = 0, features: Set[Axis] = frozenset()
+    ) -> None:
         super().__init__()
         self.result = Trace()
         self.places = Places(root, optimizers)
@@ -40,6 +42,7 @@ class Tracer(TorchDispatchMode):
         self.result.compiled = self._regions.names
         self._before: Before = {}
         self._call: Call | None = None
+        self._features = features
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -66,7 +69,7 @@ class Tracer(TorchDispatchMode):
         self.places.__exit__(*exception)
         self.result.steps = self.places.steps
         reached = {key: self._causes(tensor, axis) for key, (tensor, axis) in self._watched()}
-        heads = self._log.explain_classes(reached)
+        heads, self.result.features = self._log.explain(reached, self._features)
         for (name, axis), (tensor, _) in self._watched():
             before, after = self._start[name, axis], self._memory.partition(tensor, axis)
             if after.separated(before).any():
@@ -216,7 +219,11 @@ def _counts(tensor: Tensor, axis: int) -> bool:
 
 @contextmanager
 def trace(
-    model: nn.Module, optimizer: Optimizer | Sequence[Optimizer] = (), batch: Any = None, first_step: int = 0
+    model: nn.Module,
+    optimizer: Optimizer | Sequence[Optimizer] = (),
+    batch: Any = None,
+    first_step: int = 0,
+    features: Set[Axis] = frozenset(),
 ) -> Iterator[Trace]:
     """Trace every operation in a ``with`` block: forward, backward and optimiser steps of a plain PyTorch loop.
 
@@ -226,12 +233,13 @@ def trace(
         batch: Tensors, in lists or tuples, whose differences count as data. The arguments of the network always count
             as data.
         first_step: Number of updates before the block.
+        features: Weights and axes that index input features, from the results of earlier blocks.
 
     Yields:
         The result, complete at the end of the block.
     """
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-    tracer = Tracer(model, optimizers, first_step)
+    tracer = Tracer(model, optimizers, first_step, features)
     tracer.places.data |= {tensor.untyped_storage()._cdata for tensor in tensors_in(batch)}
     with tracer:
         yield tracer.result

@@ -22,7 +22,7 @@ class Event:
         number: Position among the events.
         kind: `separation`: equal inputs, different outputs; `randomness`: the operation draws random numbers; `values`:
             values that already differed on arrival, or were moved so that they differ; `labels`: differences between
-            classes that integer inputs explain; `data`: the batch.
+            classes that integer inputs explain; `data`: the batch, or values of earlier steps that the batch explains.
         operation: Name, such as `aten::convolution_backward`, or `initial weights`.
         subject: Description of the tensor, such as `gradient of blocks.3.conv.weight`, or the output of a module.
         place: Phase, module and line.
@@ -116,6 +116,7 @@ class Trace:
         events: Events in order.
         initial: Number of groups of filters at the start, by name, of each weight whose filters already differed.
         changes: Weights whose partition became finer.
+        features: Weights and axes whose slices belong to input features, which the data tell apart.
         compiled: Names of compiled modules, whose inner operations are not traced.
     """
 
@@ -125,6 +126,7 @@ class Trace:
     events: list[Event] = field(default_factory=list)
     initial: dict[str, int] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
+    features: set[tuple[str, int]] = field(default_factory=set)
     compiled: tuple[str, ...] = ()
 
     @property

@@ -14,6 +14,7 @@ from typing import Any
 from symbreak.callbacks.modes import Mode
 from symbreak.sweeps.audit.cases import Device, Finding, MemoryFormat, Precision
 from symbreak.sweeps.errors import UsageError, nearest
+from symbreak.sweeps.paths import check_output
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def audit(
         Provenance and one finding per case.
 
     Raises:
-        UsageError: If there is no CUDA device, a pattern matches no operation, a shape cannot be read, or repeats < 2.
+        UsageError: If there is no CUDA device, a pattern matches no operation, a shape cannot be read, repeats < 2,
+            or OUTPUT cannot be written.
     """
     from rich.console import Console
     from rich.progress import track
@@ -81,6 +83,8 @@ def audit(
 
     names = _select([*OPERATIONS, *REDUCTIONS], operations)
     _check(device, shapes, world_sizes, repeats)
+    page = output.with_suffix(".html")
+    check_output(output, page)
     started, console = time.monotonic(), Console()
     groups = group_cases([name for name in names if name in OPERATIONS], precisions, memory_formats, shapes)
     findings: list[Finding] = []
@@ -94,7 +98,6 @@ def audit(
         findings += evaluate_reductions(device, reductions, shapes, precisions, world_sizes)
     findings = list(dict.fromkeys(findings))  # unsupported cases do not depend on the mode
     provenance = _provenance(device, modes, repeats, time.monotonic() - started)
-    page = output.with_suffix(".html")
     records.write(output, provenance, findings)
     rendering.write_html(page, provenance, findings)
     console.print(rendering.summary_table(findings), rendering.LEGEND)

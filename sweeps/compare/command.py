@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from json import dumps
 from pathlib import Path
 
 from symbreak.sweeps import pages
 from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.paths import check_output
 
 WIDTH = 200
 """Width of the table in characters if the output is not a terminal."""
@@ -22,7 +24,7 @@ def compare(
     """Compare runs by weights, predictions, features and the loss between them.
 
     Weights need a checkpoint or snapshots (--snapshots.per_doubling 2), growth needs snapshots, and churn needs the
-    test logits that every run keeps.
+    test logits that every run keeps. A run with a file of weights that cannot be read is left out.
 
     Examples:
         symbreak compare runs/a runs/b
@@ -40,26 +42,28 @@ def compare(
         Path of the page.
 
     Raises:
-        UsageError: If fewer than two runs are found, or a number is out of range.
+        UsageError: If fewer than two runs are found and can be read, a number is out of range, or a file cannot be
+            written.
     """
     if examined < 0 or images < 4:
         raise UsageError(f"examined={examined}, images={images}: expected 0 or more, and at least 4")
+    check_output(output, json)
     from rich.console import Console
 
-    from symbreak.sweeps.compare.comparison import check_members, compare_runs
-    from symbreak.sweeps.compare.members import read_members
+    from symbreak.sweeps.compare.members import compare_members, read_members
     from symbreak.sweeps.compare.page import write_page
     from symbreak.sweeps.compare.table import terminal_table
 
     members = read_members([Path(run) for run in runs])
-    check_members(members)
     console = Console()
     console = console if console.is_terminal else Console(width=WIDTH)
     with console.status(f"Comparing {len(members)} runs"):
-        results = compare_runs(members, examined, images)
+        results, skipped = compare_members(members, examined, images)
+    for each in skipped:
+        print(f"left out of the comparison: {each.name} ({each.reason})", file=sys.stderr)
     console.print(terminal_table(results))
     if json is not None:
         pages.write(json, dumps([result.as_dict() for result in results], indent=1) + "\n")
     title = ", ".join(dict.fromkeys(member.folder.parent.name for member in members))
-    write_page(output, f"Comparison of {title}", results, len(members))
+    write_page(output, f"Comparison of {title}", results, len(members) - len(skipped), skipped)
     return output

@@ -223,18 +223,6 @@ def _first_difference(probe: Probe, first: Member, second: Member) -> int | None
     return None
 
 
-def check_members(members: Sequence[Member]) -> None:
-    """Check that the runs can be compared.
-
-    Raises:
-        UsageError: If there are fewer than two runs, or no run has kept weights or predictions.
-    """
-    if len(members) < 2:
-        raise UsageError(f"{len(members)} run(s) found: at least two are compared")
-    if all(final_file(m.folder) is None and read_predictions(m.folder) is None for m in members):
-        raise UsageError("no run has kept weights or test predictions: nothing can be compared")
-
-
 def load_last(folder: Path) -> State:
     """Return the last weights of a run.
 

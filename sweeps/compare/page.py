@@ -13,22 +13,26 @@ from symbreak.sweeps import pages
 from symbreak.sweeps.compare.comparison import PairResult
 from symbreak.sweeps.compare.table import COLUMNS, by_kind, known_columns, rows
 from symbreak.sweeps.report.figures.style import DASHES, PALETTE, Figure, blank, plain
+from symbreak.sweeps.run.record import Skipped
 
 MAX_KINDS = 12
 
 
-def write_page(path: Path, title: str, results: Sequence[PairResult], runs: int) -> None:
-    """Write the page."""
+def write_page(
+    path: Path, title: str, results: Sequence[PairResult], runs: int, skipped: Sequence[Skipped] = ()
+) -> None:
+    """Write the page about the pairs of ``runs`` runs, and those left out."""
     columns, body = rows(results)
     text = pages.render(
         "compare.html",
         get_plotlyjs(),
         pages.script("report.js"),
         title=title,
-        facts=f"{runs} runs, {len(results)} pairs",
+        facts=f"{runs} runs, {len(results)} pairs" + (f", {len(skipped)} left out" if skipped else ""),
         columns=columns,
         rows=body,
         figures=figures(results),
+        skipped=[[each.name, each.reason] for each in skipped],
         meanings=[COLUMNS[name] for name in known_columns(results)],
     )
     pages.write(path, text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from symbreak.callbacks.checkpoint_files import unreadable
 from symbreak.callbacks.snapshot_files import snapshot_steps
 from symbreak.sweeps.errors import UsageError
 from symbreak.sweeps.run.folder import latest_checkpoint
@@ -45,20 +45,35 @@ class DistanceGrowth:
     last: int
 
 
+class UnreadableFileError(UsageError):
+    """A file of weights that cannot be read; its message names the file and what is wrong.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 def read_state(path: Path) -> State:
     """Return the tensors of a snapshot or a checkpoint by name; only tensors and plain values are unpickled.
 
     Raises:
-        UsageError: If the file is neither.
+        UnreadableFileError: If the file is neither, or holds no tensor.
     """
     import torch
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # foreign bytes make the reader raise almost anything
+        raise UnreadableFileError(path, unreadable(path, error)) from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    tensors = {name: value for name, value in dict(state).items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise UnreadableFileError(path, f"{path} holds no weights")
+    return tensors
 
 
 def final_file(folder: Path) -> Path | None:

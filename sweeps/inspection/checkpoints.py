@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from symbreak.callbacks.checkpoint_files import unreadable
 from symbreak.sweeps.errors import UsageError
 
 NESTED = ("state_dict", "model_state_dict", "model")
@@ -150,12 +151,9 @@ def _read_state(path: Path) -> Mapping[str, Any]:
     try:
         # A mapped file is read tensor by tensor, when values are used; files before PyTorch 1.6 cannot be mapped.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        what = "holds Python objects, which are not unpickled here, or is no checkpoint"
-        raise UsageError(f"{path} {what}; save the network's state_dict() alone") from error
     except Exception as error:  # foreign bytes make the reader raise almost anything
-        reason = "".join(f": {line}" for line in str(error).splitlines()[:1])
-        raise UsageError(f"{path} is not a file of torch.save{reason}") from error
+        remedy = "; save the network's state_dict() alone" if isinstance(error, pickle.UnpicklingError) else ""
+        raise UsageError(f"{unreadable(path, error)}{remedy}") from error
     for key in NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

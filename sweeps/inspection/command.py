@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.paths import check_output
 
 SHOWN = 20
 """Maximum number of lines about single filters on the terminal; the page has all of them."""
@@ -37,12 +38,15 @@ def inspect(
         Path of the page.
 
     Raises:
-        UsageError: If the target cannot be read, or holds no weights.
+        UsageError: If the target cannot be read or holds no weights, or the page cannot be written.
     """
     if not 0 < similarity <= 1:
         raise UsageError(f"similarity={similarity} must be above 0 and at most 1")
     if tolerance < 0:
         raise UsageError(f"tolerance={tolerance} must be at least 0")
+    path = Path(target)
+    page = output or _new_page(path.stem if path.exists() else target)
+    check_output(page)
     from rich.console import Console
 
     from symbreak.sweeps.inspection.layers import inspect_layers
@@ -50,7 +54,6 @@ def inspect(
     from symbreak.sweeps.inspection.page import remarks, write_page
     from symbreak.sweeps.inspection.table import terminal_table
 
-    path = Path(target)
     weights, clones = read(target, arguments or {}, checkpoint, tolerance)
     if not weights:
         raise UsageError(f"{target} holds no weight of two or more dimensions")
@@ -63,7 +66,6 @@ def inspect(
         console.print(line, markup=False, highlight=False)
     if len(lines) > SHOWN:
         console.print(f"and {len(lines) - SHOWN} more lines on the page", markup=False)
-    page = output or _new_page(path.stem if path.exists() else target)
     write_page(page, target, layers, lines)
     return page
 

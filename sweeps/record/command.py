@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.paths import check_output
 
 RESULTS = Path("sweeps/results")
 
@@ -42,7 +43,8 @@ def record(
         Path of the record.
 
     Raises:
-        UsageError: If there is no run, the folder exists, the tables exceed 1 MB, or claims.yaml cannot be read.
+        UsageError: If there is no run, the folder exists, the tables exceed 1 MB, claims.yaml cannot be read, or
+            the folder cannot be written.
     """
     from symbreak.sweeps.record import claims, contents, writing
     from symbreak.sweeps.report.table import load_runs
@@ -54,6 +56,8 @@ def record(
     remarks = _remarks(findings)
     if target.exists() and not supersede:
         raise UsageError(f'{target} exists and is not overwritten; to replace it give --supersede "the reason"')
+    if not target.exists():
+        check_output(target)
     table = load_runs(folders)
     if table.runs.empty:
         raise UsageError(f"no runs to record in {', '.join(runs)}")

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.paths import check_output
 
 
 def report(
@@ -33,13 +34,15 @@ def report(
         Path of the page.
 
     Raises:
-        UsageError: If no run is found, an argument is of an unknown kind, or an optional package is missing.
+        UsageError: If no run is found, an argument is of an unknown kind, an optional package is missing, or a file
+            cannot be written.
     """
     from symbreak.sweeps.report import writing
     from symbreak.sweeps.report.table import save
 
     exports = [(csv, ".csv"), (parquet, ".parquet")]
     _check(exports, png, interval)
+    check_output(output, csv, parquet, png and Path(png) / "figure.png")
     inputs, output = writing.ReportInputs(runs), Path(output)
     if watch:
         writing.watch(inputs, output, interval)

@@ -24,6 +24,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.optim import Optimizer
 
 from symbreak.callbacks import Acceleration
+from symbreak.datamodules import ImageDataModule, TextDataModule
+from symbreak.lightning_modules import ImageClassifier, LanguageModel
 from symbreak.sweeps.errors import UsageError, condensed, explain, refusal_in
 from symbreak.sweeps.run.arguments import checkpoint_in
 from symbreak.sweeps.run.claim import claimed, given_dir
@@ -48,6 +50,11 @@ HARMLESS = (
     "The number of training batches .* is smaller than the logging interval",
 )
 """Library warnings about intended behaviour, or about which a user can do nothing."""
+INPUTS = {
+    "images": (ImageClassifier, ImageDataModule, "DigitsDataModule"),
+    "text": (LanguageModel, TextDataModule, "TextDataModule"),
+}
+"""Kinds of input: the networks that take it, the data modules that give it, and one of these."""
 STEPWISE = (torch.optim.lr_scheduler.OneCycleLR, torch.optim.lr_scheduler.CyclicLR)
 
 
@@ -130,6 +137,7 @@ class SymbreakCLI(ConfiguredCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Claim the run's folder, then build the trainer; the processes that it starts inherit the folder."""
+        self._check_inputs()
         if self.origin:
             self.origin.check_weights(self.model, self.changes)
         given = self._get(self.config, "run.dir")
@@ -139,6 +147,15 @@ class SymbreakCLI(ConfiguredCLI):
         with claimed(path, start) if is_main else nullcontext(path or Path("runs")) as self.run_dir:
             self.config[str(self.subcommand)]["run.dir"] = os.environ["SYMBREAK_RUN_DIR"] = str(self.run_dir)
             return self._build_trainer(**kwargs)
+
+    def _check_inputs(self) -> None:
+        takes, _ = next((kind for kind in INPUTS.items() if isinstance(self.model, kind[1][0])), (None, None))
+        gives, _ = next((kind for kind in INPUTS.items() if isinstance(self.datamodule, kind[1][1])), (None, None))
+        if takes and gives and takes != gives:
+            raise UsageError(
+                f"{type(self.datamodule).__name__} gives {gives}, and {type(self.model).__name__} takes {takes}; "
+                f"choose --data {INPUTS[takes][2]} or another --model"
+            )
 
     def _build_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with the run folder's logger first, W&B second, then the user's own."""

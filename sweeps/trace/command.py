@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from symbreak.sweeps.errors import UsageError
+from symbreak.sweeps.paths import check_output
 from symbreak.sweeps.run.arguments import prepare
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def main(args: list[str]) -> int:
     for name in ("steps", "traced_steps"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
+    check_output(options.save, options.output, options.output and options.output.with_suffix(".html"))
     if options.steps is not None:
         fit.append(f"--trainer.max_steps={options.steps}")
     if options.repeat or options.save or options.against:

@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import pytest
 import torch
@@ -141,3 +142,13 @@ def test_bad_arguments_are_refused(options, message):
 def test_what_the_network_has_not_is_refused_before_training(options, message):
     with pytest.raises(ValueError, match=message):
         train(Noting(), [Perturbation("bit", **options)])
+
+
+@pytest.mark.parametrize("length", [{"max_steps": 4}, {"max_steps": -1, "max_epochs": 1}])
+def test_a_step_that_training_does_not_reach_is_said_when_it_starts(length):
+    with pytest.warns(UserWarning, match="perturbation step=4 is never reached: training ends after 4 steps"):
+        train(Noting(), [Perturbation("bit", step=4)], **length)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "perturbation step")
+        train(Noting(), [Perturbation("bit", step=3)], **length)
+        train(Noting(), [Perturbation(step=4)], **length)

@@ -1,10 +1,13 @@
 import copy
 import math
+import re
 
 import pytest
 import torch
+from tests.callbacks.training import train
 
 from symbreak.callbacks import RoundingNoise
+from symbreak.lightning_modules import ConstNet
 
 
 def noisy_gradients(noise, dtype=torch.float32, module=None):
@@ -29,10 +32,24 @@ def test_rounding_noise_is_off_at_zero():
     assert torch.equal(noisy_gradients(RoundingNoise()), torch.ones(2040))
 
 
-@pytest.mark.parametrize("ulps", [-1, math.nan, math.inf])
+@pytest.mark.parametrize("ulps", [-1, math.nan, math.inf, 1e308])
 def test_numbers_that_are_no_width_are_refused(ulps):
-    with pytest.raises(ValueError, match=f"rounding noise of {ulps} ulps is not allowed"):
+    with pytest.raises(
+        ValueError, match=rf"rounding_noise\.ulps={re.escape(str(ulps))}: expected 0 \(off\) to 4\.5e\+15"
+    ):
         RoundingNoise(ulps)
+
+
+@pytest.mark.parametrize(("precision", "most"), [("32-true", "8.4e+06"), ("bf16-true", "1.3e+02"), ("64-true", None)])
+def test_a_width_is_checked_in_the_precision_of_the_run(precision, most):
+    def run():
+        train(ConstNet(depth=7, widen_factor=1), [RoundingNoise(2e9)], steps=1, precision=precision)
+
+    if most is None:
+        run()
+        return
+    with pytest.raises(ValueError, match=rf"rounding_noise\.ulps=2000000000\.0: expected .* {re.escape(most)}"):
+        run()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -10,9 +10,10 @@ from tests.callbacks.training import MemoryLogger, Wrapped, images, train
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, TensorDataset
 
 from symbreak.callbacks import Determinism, RoundingNoise, SymmetryTrace
-from symbreak.lightning_modules import ConstNet
+from symbreak.lightning_modules import MLP, ConstNet
 
 small = partial(ConstNet, depth=7, widen_factor=1)
 
@@ -82,6 +83,65 @@ def test_a_callback_that_edits_gradients_is_found_with_its_line():
     assert cause.kind == "values"
     assert cause.place.line is not None
     assert cause.place.line.function.endswith("Edit.on_after_backward")
+
+
+class Pixels(LightningModule):
+    """A perceptron with equal hidden units, on images of which more pixels are used in every batch."""
+
+    def __init__(self, make_optimizer):
+        super().__init__()
+        self.network, self.make_optimizer = MLP(depth=3, width=16, in_channels=1), make_optimizer
+        for layer in self.network.layers[::2]:
+            nn.init.constant_(layer.get_parameter("weight"), 0.1)
+
+    def training_step(self, batch, batch_idx):
+        return cross_entropy(self.network(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return self.make_optimizer(self.parameters())
+
+    def train_dataloader(self):
+        data = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        for first in range(0, 64, 16):
+            data[first : first + 16, :, 2 + first // 16 :] = 0
+        return DataLoader(TensorDataset(data, torch.arange(64) % 10), batch_size=16)
+
+
+OPTIMIZERS = {
+    "SGD": partial(torch.optim.SGD, lr=0.1, momentum=0.9),
+    "Adam": torch.optim.Adam,
+    "AdamW, foreach": partial(torch.optim.AdamW, foreach=True),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_pixels_that_differ_in_the_optimizers_state_are_explained_by_earlier_batches(optimizer):
+    module = Pixels(OPTIMIZERS[optimizer])
+    watch, _ = fit(module, loader=module.train_dataloader())
+    assert watch.found is None
+    assert len(watch.traces) > 1  # more pixels differ after every batch
+    assert {(change.weight, change.axis) for _, trace in watch.traces for change in trace.changes} == {
+        ("network.layers.0.weight", 1),
+        ("network.layers.4.weight", 0),
+    }
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_optimizers_state_edited_for_one_filter_is_found(optimizer):
+    class Edit(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 2:
+                state = trainer.optimizers[0].state[pl_module.get_parameter("network.layers.0.weight")]
+                state["exp_avg" if "exp_avg" in state else "momentum_buffer"][3] += 1
+
+    module = Pixels(OPTIMIZERS[optimizer])
+    watch, _ = fit(module, [Edit()], loader=module.train_dataloader())
+    assert watch.found is not None
+    assert (watch.found.step, watch.found.weights[0]) == (3, "network.layers.0.weight")
+    cause = watch.found.trace.cause
+    assert cause is not None
+    assert (cause.kind, cause.axis) == ("values", 0)
+    assert cause.subject.endswith(" of network.layers.0.weight")
 
 
 def test_weights_edited_between_steps_are_said_to_differ_before_the_step():

@@ -176,7 +176,7 @@ def test_stacked_replicas_agree_with_single_networks(norm):
         ({"widen_factor": 0}, "widen_factor=0: expected at least 1"),
         ({"init": "ones"}, "init='ones': expected one of 'default', 'zero', 'he'"),
         ({"norm": "group"}, "norm='group': expected one of 'batch', 'scalar'"),
-        ({"noise_scale": -1e-3}, "noise_scale=-0.001: expected at least 0"),
+        ({"noise_scale": -1e-3}, "noise_scale=-0.001: expected between 0 and 1e\\+06"),
         ({"noise_scale": 2.0, "noise_mode": "interpolate"}, "noise_scale=2.0: expected between 0 and 1"),
         ({"noise_mode": "mixed"}, "noise_mode='mixed': expected one of 'additive', 'interpolate'"),
         ({"dropout": 1.5}, "dropout=1.5: expected between 0 and 1"),

@@ -170,7 +170,7 @@ def indivisible() -> Any:
 @pytest.mark.parametrize(
     ("surgery", "message"),
     [
-        (lambda net: widen_(net, "0", 2, noise_scale=-1), "noise_scale=-1: expected at least 0"),
+        (lambda net: widen_(net, "0", 2, noise_scale=-1), "noise_scale=-1: expected between 0 and 1e\\+06"),
         (lambda net: widen_(net.insert(1, nn.Softmax(-1)), "0", 2), "reaches exactly one"),
         (lambda net: tie_heads_(indivisible()), "8 rows: expected a multiple of num_heads=3"),
         (lambda net: LowRank(nn.Conv2d(3, 3, 1), 2), "Conv2d: expected a Linear"),  # pyright: ignore

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import PurePosixPath
 
 import pytest
 import torch
@@ -50,10 +51,21 @@ def test_unknown_command_names_the_known_ones(capsys):
         ),
         ("--model.init_args.init=foo", "model.init_args.init: 'foo' is not allowed; allowed: default, zero, he"),
         ("--model.init_args.depth=11", "depth=11: ConstNet has depth 3n + 4 with n >= 1 (7, 10, 13, 16, ...)"),
-        ("--model.init_args.noise_scale=-1", "noise_scale=-1.0: expected at least 0"),
+        ("--model.init_args.noise_scale=-1", "noise_scale=-1.0: expected between 0 and 1e+06"),
         ("--model.init_args.widen_factr=2", "did you mean 'model.init_args.widen_factor'?"),
         ("--determinsm.mode=strict", "did you mean 'determinism.mode'?"),
-        ("--rounding_noise.ulps=-1", "rounding noise of -1.0 ulps is not allowed: 0 (off) or more, and finite"),
+        ("--rounding_noise.ulps=-1", "rounding_noise.ulps=-1.0: expected 0 (off) to 4.5e+15"),
+        ("--rounding_noise.ulps=1e308", "rounding_noise.ulps=1e+308: expected 0 (off) to 4.5e+15"),
+        ("--perturbation.scale=1e300", "perturbation scale=1e+300 is not allowed: 0 to 1e+06"),
+        ("--model.init_args.noise_scale=1e300", "noise_scale=1e+300: expected between 0 and 1e+06"),
+        (
+            "--model=TransformerLM",
+            "gives images, and TransformerLM takes text; choose --data TextDataModule",
+        ),
+        (
+            "--data=TextDataModule",
+            "gives text, and ConstNet takes images; choose --data DigitsDataModule",
+        ),
         ("--config=nowhere.yaml", "nowhere.yaml"),
         ("--data=Moons", "'Moons'"),
     ],
@@ -71,17 +83,26 @@ def test_options_take_dashes_and_switches_need_no_value():
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [(None, "not found"), (b"PK\x03\x04 torn", "truncated"), ({"a": 1}, "not a checkpoint")]
+    ("content", "expected"),
+    [
+        (None, "not found"),
+        (b"", "is empty (0 bytes)"),
+        (b"PK\x03\x04 torn", "truncated"),
+        ({"a": 1}, "not a checkpoint"),
+        ({"a": PurePosixPath("b")}, "holds Python objects, which are not unpickled here"),
+    ],
 )
-def test_a_bad_checkpoint_is_one_line(content, expected, capsys, tmp_path):
+@pytest.mark.parametrize("command", ["fit", "test", "trace"])
+def test_a_bad_checkpoint_is_one_line(command, content, expected, capsys, tmp_path):
     path = tmp_path / "bad.ckpt"
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content:
         torch.save(content, path)
-    line = failure(capsys, "fit", f"--ckpt_path={path}", f"--run.dir={tmp_path / 'run'}")
+    line = failure(capsys, command, f"--ckpt_path={path}", f"--run.dir={tmp_path / 'run'}")
     assert str(path) in line
     assert expected in line
+    assert "weights_only" not in line
 
 
 def test_missing_data_names_the_folder(capsys, tmp_path):

@@ -37,6 +37,12 @@ def test_groups_are_those_of_the_bytes(shape, dtype, seed, values, last):
         assert found.groups == len(set(by_bytes(tensor, axis)))
 
 
+def test_slices_of_a_strided_view_are_told_apart_where_no_probe_looks():
+    whole = torch.zeros(3, 20, 4)
+    whole[1, 1, 0] = 1
+    assert partition(whole[..., 0], 0).first.tolist() == [0, 1, 0]
+
+
 def test_bits_count_and_views_are_read_as_they_are():
     zeros = torch.tensor([[0.0, 1], [-0.0, 1], [0.0, 1]])
     assert partition(zeros, 0).first.tolist() == [0, 1, 0]

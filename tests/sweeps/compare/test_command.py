@@ -1,6 +1,8 @@
 import json
 import math
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,6 +107,41 @@ def test_examined_pairs_lie_within_and_between_arms_and_are_spread():
 
 def test_arms_are_those_of_the_report(runs):
     assert {member.name: member.arm for member in read_members(list(runs.values()))}["bit"] == "kind=bit, step=3"
+
+
+@pytest.fixture
+def copies(runs, tmp_path):
+    return [Path(shutil.copytree(runs[name], tmp_path / name)) for name in ("base", "order", "bit")]
+
+
+@pytest.mark.parametrize("name", ["checkpoints/last.ckpt", "snapshots/step-00000060.pt", "snapshots/step-00000003.pt"])
+@pytest.mark.parametrize("damage", ["empty", "truncated", "objects"])
+def test_a_run_with_an_unreadable_file_is_left_out_and_the_others_are_compared(copies, name, damage, tmp_path, capsys):
+    if name.startswith("checkpoints"):
+        for folder in copies:
+            shutil.rmtree(folder / "snapshots")
+    path = copies[1] / name
+    whole = path.read_bytes()
+    if damage == "objects":
+        torch.save({"state_dict": {"a": torch.zeros(1)}, "folder": Path("x")}, path)
+    else:
+        path.write_bytes(b"" if damage == "empty" else whole[: len(whole) // 2])
+    page = compare(list(map(str, copies)), tmp_path / "c.html", tmp_path / "c.json", examined=1, images=16)
+    (pair,) = json.loads((tmp_path / "c.json").read_text())
+    assert (pair["first"], pair["second"]) == ("base", "bit")
+    assert pair["distance"] is not None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"left out of the comparison: order ({path} ")
+    assert "weights_only" not in line
+    assert "2 runs, 1 pairs, 1 left out" in page.read_text()
+    assert f"<td>{path} " in page.read_text()
+
+
+def test_with_one_readable_run_left_the_reason_is_said(copies, tmp_path):
+    for folder in copies[1:]:
+        (folder / "snapshots" / "step-00000060.pt").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"1 run\(s\) left: at least two .*; order is left out: .*; bit is left out: "):
+        compare(list(map(str, copies)), tmp_path / "c.html")
 
 
 def test_one_run_or_a_bad_number_is_refused(runs, tmp_path):

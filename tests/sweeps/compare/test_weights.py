@@ -53,5 +53,5 @@ def test_the_separation_step_is_interpolated_in_the_logarithm():
 def test_a_file_of_objects_is_not_unpickled(tmp_path):
     path = tmp_path / "step-00000000.pt"
     torch.save({"a": torch.nn.Linear(1, 1)}, path)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="holds Python objects, which are not unpickled here"):
         read_state(path)

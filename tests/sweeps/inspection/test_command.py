@@ -101,8 +101,14 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no checkpoint at all", b"PK\x03\x04 truncated"])
 def test_a_file_that_is_no_checkpoint_gives_one_line(tmp_path, content, capsys):
     (tmp_path / "a.ckpt").write_bytes(content)
-    assert main(["inspect", "a.ckpt"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    for target in (
+        ["a.ckpt"],
+        ["torch.nn.Linear", "--arguments={in_features: 2, out_features: 3}", "--checkpoint=a.ckpt"],
+    ):
+        assert main(["inspect", *target]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("symbreak inspect: error: a.ckpt ")
+        assert (said.count("\n"), "weights_only" in said) == (1, False)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,15 @@ def test_a_strict_run_from_zero_has_no_separation(tmp_path, capsys):
     assert found["verdict"] in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])  # under Adam all hidden units die, and the momentum goes on
+def test_pixels_that_differ_because_of_earlier_batches_are_no_break(tmp_path, optimizer):
+    options = ["--config=digits", "--model=MLP", "--model.init_args.depth=3", f"--optimizer={optimizer}", "--steps=6"]
+    assert main([*options, "--no-audit", f"--run.dir={tmp_path / 'run'}"]) == 0
+    found = json.loads((tmp_path / "run" / "trace.json").read_text())
+    assert found["verdict"].startswith("no operation separated identical channels in 6 steps (")
+    assert found["rows"] == []
+
+
 def test_dropout_is_named_for_each_layer_with_the_chain_to_it(tmp_path):
     found, page = traced(tmp_path, "--model.init_args.dropout=0.1")
     assert "random numbers, aten::bernoulli_, output of blocks.0.regularizer" in found["verdict"]
