@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ def decode(files: ImageFiles, indices: Tensor, num_workers: int, title: str) -> 
 
 
 def resident_files(files: ImageFiles, device: torch.device, num_workers: int, cache: Path) -> ResidentImages:
-    """Decode all files once, or load the tensor cached by an earlier call.
+    """Decode all files once, or load the tensor that an earlier call cached whole.
 
     Args:
         files: The files, with a deterministic transform.
@@ -168,7 +169,7 @@ def resident_files(files: ImageFiles, device: torch.device, num_workers: int, ca
         cache: Folder for the decoded tensor; if it is not writable, the next call decodes again.
     """
     path = cache / f"{files.fingerprint()}.pt"
-    if path.exists():
+    if zipfile.is_zipfile(path):  # else missing or truncated
         return ResidentImages(torch.load(path, weights_only=True), files.labels, device)
     images = decode(files, torch.arange(len(files)), num_workers, f"Decoding {files.root}")
     with suppress(OSError), TemporaryDirectory(dir=cache.parent) as folder:

@@ -87,6 +87,17 @@ def check_output(*paths: Path | None) -> None:
             raise UsageError(f"{path} cannot be written: {folder} takes no files ({error.strerror})") from error
 
 
+def page_beside(output: Path) -> Path:
+    """Return the page that accompanies a JSON file.
+
+    Raises:
+        UsageError: If the file has the name of the page.
+    """
+    if output.suffix == ".html":
+        raise UsageError(f"{output}: expected the name of a JSON file; the page beside it gets this name")
+    return output.with_suffix(".html")
+
+
 def import_from_here() -> None:
     """Append the current folder to the import path, so that class paths can name its modules."""
     here = str(Path.cwd())

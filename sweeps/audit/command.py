@@ -14,7 +14,7 @@ from typing import Any
 from symbreak.callbacks.modes import Mode
 from symbreak.sweeps.audit.cases import Device, Finding, MemoryFormat, Precision
 from symbreak.sweeps.errors import UsageError, nearest
-from symbreak.sweeps.paths import check_output
+from symbreak.sweeps.paths import check_output, page_beside
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def audit(
 
     names = _select([*OPERATIONS, *REDUCTIONS], operations)
     _check(device, shapes, world_sizes, repeats)
-    page = output.with_suffix(".html")
+    page = page_beside(output)
     check_output(output, page)
     started, console = time.monotonic(), Console()
     groups = group_cases([name for name in names if name in OPERATIONS], precisions, memory_formats, shapes)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from symbreak.sweeps.errors import UsageError
-from symbreak.sweeps.paths import check_output
+from symbreak.sweeps.paths import check_output, page_beside
 from symbreak.sweeps.run.arguments import prepare
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def main(args: list[str]) -> int:
     for name in ("steps", "traced_steps"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
-    check_output(options.save, options.output, options.output and options.output.with_suffix(".html"))
+    check_output(options.save, options.output, options.output and page_beside(options.output))
     if options.steps is not None:
         fit.append(f"--trainer.max_steps={options.steps}")
     if options.repeat or options.save or options.against:
@@ -104,7 +104,7 @@ def _one_run(options: argparse.Namespace, fit: Sequence[str]) -> int:
     path = options.output or cli.run_dir / "trace.json"
     facts = environment() | {"threads": torch.get_num_threads(), "run": str(cli.run_dir)}
     write_json(path, found, facts)
-    write_page(path.with_suffix(".html"), "What broke the symmetry?", found, facts)
+    write_page(page_beside(path), "What broke the symmetry?", found, facts)
     print(f"{path}, {path.with_suffix('.html')}")
     return 0
 
@@ -139,6 +139,6 @@ def _two_runs(options: argparse.Namespace, fit: list[str]) -> int:
         facts = {f"this run: {key}": value for key, value in environment().items()}
         facts |= {f"saved run: {key}": value for key, value in (saved.environment if saved else {}).items()}
         write_json(options.output, found, facts)
-        write_page(options.output.with_suffix(".html"), "Where do two runs differ first?", found, facts)
-        print(f"{options.output}, {options.output.with_suffix('.html')}")
+        write_page(page_beside(options.output), "Where do two runs differ first?", found, facts)
+        print(f"{options.output}, {page_beside(options.output)}")
     return 0

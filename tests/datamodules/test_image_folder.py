@@ -131,6 +131,15 @@ def test_the_second_time_pixels_come_from_the_cache(root, monkeypatch):
     assert len(resident(module(root)).images) == 23
 
 
+def test_a_truncated_cache_is_made_again(root):
+    whole = resident(module(root)).images
+    path = next((root / ".symbreak").glob("*.pt"))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert torch.equal(resident(module(root)).images, whole)
+    assert path.read_bytes() == content
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(root):
     (root / ".symbreak").touch()
     assert len(resident(module(root)).images) == 24

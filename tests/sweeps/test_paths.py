@@ -88,3 +88,11 @@ def test_a_command_checks_its_output_before_its_work(command, tmp_path, monkeypa
     assert main([*command, "file/x.csv"]) == 2
     assert f"file/x.csv cannot be written: {tmp_path / 'file'} is a file" in capsys.readouterr().err
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("command", ["audit", "trace"])
+def test_a_json_file_does_not_take_the_name_of_its_page(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "--output", "found.html"]) == 2
+    assert "found.html: expected the name of a JSON file" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
