@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from functools import cache
@@ -11,6 +12,8 @@ import torch
 import torch.cuda.nccl
 
 Facts = dict[str, str | int | None]
+DISPATCH = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Environment variables that choose the CPU kernels of torch and its libraries, and thereby the rounding."""
 
 
 @cache
@@ -54,6 +57,7 @@ def environment() -> Facts:
         "device": torch.cuda.get_device_name() if cuda else _cpu(),
         "devices": torch.cuda.device_count() if cuda else 1,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_dispatch": " ".join(f"{name}={os.environ[name]}" for name in DISPATCH if name in os.environ) or None,
         "threads": torch.get_num_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
     }

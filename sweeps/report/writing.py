@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -24,6 +25,8 @@ from symbreak.sweeps.report.table import RunReader, RunTable, tabulate
 from symbreak.sweeps.report.wandb_projects import PREFIX, read_project
 from symbreak.sweeps.run.folder import DAMAGED
 
+AXIS, ROW, SYMBOL, LETTER = 64, 20, 48, 8
+"""Pixels of a picture: below the plot for the axis, and of the legend a row, a symbol, and at most a letter."""
 MAX_NAMES = 5
 """Maximum number of run folders named in one line on the terminal."""
 
@@ -128,15 +131,32 @@ def watch(inputs: ReportInputs, output: Path, interval: float) -> None:
 
 
 def save_pictures(figures: list[Figure], folder: Path) -> list[Path]:
-    """Write each figure as a PNG on white, with its legend."""
+    """Write each figure as a PNG on white, with its legend below the plot."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for figure in figures:
         path = folder / f"{figure.key}.png"
-        top = 50 + figure.plot.to_plotly_json()["layout"]["margin"]["t"]
-        plot = go.Figure(figure.plot).update_layout(paper_bgcolor="white", font_color=INK, margin_t=top)
+        width = 1000 if figure.wide else 720
+        margin = figure.plot.to_plotly_json()["layout"]["margin"]
+        plot = go.Figure(figure.plot).update_layout(paper_bgcolor="white", font_color=INK, margin_t=50 + margin["t"])
         plot.update_layout(title={"text": figure.title, "x": 0.02, "y": 0.98, "yanchor": "top"})
         plot.update_xaxes(gridcolor="#e8ebef").update_yaxes(gridcolor="#e8ebef")
-        plot.write_image(path, width=1000 if figure.wide else 720, scale=2)
+        if rows := _legend_rows(plot, width - AXIS):
+            below = {"yref": "container", "y": 0, "yanchor": "bottom", "maxheight": 1, "tracegroupgap": 0}
+            plot.update_layout(height=figure.height + rows * ROW, margin_b=AXIS + rows * ROW, legend=below)
+        plot.write_image(path, width=width, scale=2)
         paths.append(path)
     return paths
+
+
+def _legend_rows(plot: go.Figure, width: int) -> int:
+    """Return how many rows of a width in pixels hold the legend's entries, by their lengths; 0 without a legend."""
+    content: dict[str, Any] = plot.to_plotly_json()
+    traces = [each for each in content["data"] if each["type"] == "scatter" and each.get("showlegend") is not False]
+    if content["layout"].get("showlegend") is False or len(traces) < 2:
+        return 0
+    rows, free = 0, 0
+    for name in {each.get("legendgroup", i): str(each.get("name")) for i, each in enumerate(traces)}.values():
+        needed = SYMBOL + LETTER * len(name)
+        rows, free = (rows, free - needed) if needed <= free else (rows + 1, width - needed)
+    return rows

@@ -60,7 +60,7 @@ def known_counts(audits: Iterable[Mapping[str, Any]], machine: Mapping[str, Any]
 
 def _kind(machine: Mapping[str, Any]) -> tuple[Any, ...]:
     release = ".".join(str(machine["torch"]).split(".")[:2])
-    return machine["device"], machine["cpu_capability"], machine["threads"], release
+    return machine["device"], machine["cpu_capability"], machine.get("cpu_dispatch"), machine["threads"], release
 
 
 def _audits() -> list[Mapping[str, Any]]:

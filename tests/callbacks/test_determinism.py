@@ -7,7 +7,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from symbreak.callbacks import Determinism, determinism_mode, determinism_state
 from symbreak.callbacks.determinism import mode_switches
 from symbreak.callbacks.modes import Mode
-from symbreak.callbacks.plugins import driver_version
+from symbreak.callbacks.plugins import driver_version, environment
+from symbreak.callbacks.plugins.environment import DISPATCH
 from symbreak.callbacks.precision import exact_products
 
 MODES: list[Mode] = ["nondeterministic", "cudnn", "strict"]
@@ -162,3 +163,12 @@ def test_products_of_the_measures_are_exact_whatever_training_allows(precision):
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_the_environment_names_the_kernels_that_a_user_chose(monkeypatch):
+    for name in DISPATCH:
+        monkeypatch.delenv(name, raising=False)
+    assert environment()["cpu_dispatch"] is None
+    monkeypatch.setenv("MKL_ENABLE_INSTRUCTIONS", "AVX2")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    assert environment()["cpu_dispatch"] == "ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=AVX2"

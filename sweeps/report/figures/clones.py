@@ -128,29 +128,30 @@ def steps_to_separation(table: RunTable) -> Figure | None:
     steps, last = separated(table)
     arms = table.runs["arm"][last.index]
     names = {arm: plain(arm) for arm in dict.fromkeys(reversed(list(arms)))}
-    plot = blank("optimiser steps since the units were copies", "", height=max(260, 110 + 30 * len(names)))
+    plot = blank("steps since the units were copies", "", height=max(260, 110 + 30 * len(names)))
     for position, (arm, name) in enumerate(names.items()):
         own = arms.index[arms == arm]
-        _mark(plot, name, position, *median_step(steps[own].to_numpy(), last[own].to_numpy()))
+        step, is_known = median_step(steps[own].to_numpy(), last[own].to_numpy())
+        _mark(plot, name, position, step, is_known, "left" if step > 0.5 * last.max() else "right")
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": list(names.values())}
     plot.update_yaxes(**ticks, range=[-0.6, len(names) - 0.4], showgrid=True, showline=False, ticks="")
-    plot.update_xaxes(range=[-0.03 * last.max(), 1.45 * last.max()])
+    plot.update_xaxes(range=[-0.03 * last.max(), 1.03 * last.max()])
     caption = (
         "● steps from the first measurement of the copies to the first one at which members of a group differ in a "
         "bit, in any layer; 0 where they differed from the start. ▷ no copy had separated by the last step. Medians "
         "over seeds."
     )
-    return Figure("steps-to-separation", SECTION, "Steps to separation", caption, plot)
+    return Figure("steps-to-separation", SECTION, "Steps to separation", caption, plot, wide=True)
 
 
-def _mark(plot: go.Figure, name: str, position: int, steps: float, is_known: bool) -> None:
+def _mark(plot: go.Figure, name: str, position: int, steps: float, is_known: bool, side: str) -> None:
     text = f"{steps:.0f}" if is_known else f"not in {steps:.0f}"
     plot.add_scatter(
         x=[steps],
         y=[position],
         mode="markers+text",
         text=[text],
-        textposition="middle right",
+        textposition=f"middle {side}",
         marker={"symbol": "circle" if is_known else "triangle-right-open", "size": 11, "color": PALETTE[0]},
         name=name,
         showlegend=False,

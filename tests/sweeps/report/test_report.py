@@ -2,11 +2,14 @@ import importlib.util
 import re
 import time
 
+import plotly.graph_objects as go
 import pytest
 from tests.sweeps.report.example_runs import config_of, write_run
+from tests.sweeps.report.recorded import recorded
 
 from symbreak.sweeps.report import writing as module
 from symbreak.sweeps.report.command import report
+from symbreak.sweeps.report.figures import choose
 
 
 def test_writes_one_page_and_the_tables(sweep_folder, tmp_path):
@@ -61,6 +64,18 @@ def test_pictures_need_kaleido(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="kaleido"):
         report([str(tmp_path)], tmp_path / "report.html", png=tmp_path / "png")
+
+
+@pytest.mark.parametrize(("name", "rows"), [("world_size", 12), ("quickstart", 1)])
+def test_a_picture_has_room_for_its_legend(tmp_path, monkeypatch, name, rows):
+    drawn = {}
+    monkeypatch.setattr(go.Figure, "write_image", lambda plot, path, **size: drawn.update({path.stem: plot.layout}))
+    figures = {figure.key: figure for figure in choose(recorded(name))}
+    module.save_pictures([figures["loss"], figures["steps-to-separation"]], tmp_path)
+    added = drawn["loss"].height - figures["loss"].height
+    assert added == drawn["loss"].margin.b - module.AXIS == rows * module.ROW
+    assert (drawn["loss"].legend.yref, drawn["loss"].legend.maxheight) == ("container", 1)
+    assert drawn["steps-to-separation"].height == figures["steps-to-separation"].height  # it has no legend
 
 
 def test_watching_rewrites_the_page_until_interrupted(tmp_path, monkeypatch, capsys):

@@ -36,7 +36,10 @@ def test_a_count_is_known_where_all_operations_are_symmetric():
     assert known_counts([audit(), audit(ODD)], MACHINE, "float32") == {16, 64}
 
 
-@pytest.mark.parametrize("other", [{"threads": 1}, {"cpu_capability": "AVX512"}, {"torch": "2.14.1"}, {"device": "b"}])
+OTHERS = [{"threads": 1}, {"cpu_capability": "AVX512"}, {"torch": "2.14.1"}, {"device": "b"}]
+
+
+@pytest.mark.parametrize("other", [*OTHERS, {"cpu_dispatch": "MKL_ENABLE_INSTRUCTIONS=AVX2"}])
 def test_an_audit_of_another_kind_of_machine_is_no_knowledge(other):
     assert known_counts([audit(**other)], MACHINE, "float32") == set()
 
@@ -66,7 +69,7 @@ def test_a_run_records_what_was_chosen(audited, monkeypatch, tmp_path, options, 
     assert read_json(tmp_path / "run" / "run.json")["acceleration"]["channels_last"] is expected
 
 
-@pytest.mark.parametrize("name", ["audit_cpu.json", "audit_cpu_avx512.json"])
+@pytest.mark.parametrize("name", ["audit_cpu.json", "audit_cpu_avx512.json", "audit_cpu_xeon.json"])
 def test_the_recorded_audits_know_even_counts(name):
     recorded = read_json(Path("sweeps/results") / name)
     assert known_counts([recorded], recorded["provenance"]["environment"], "float32") == {16, 64}
