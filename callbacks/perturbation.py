@@ -50,7 +50,7 @@ class Perturbation(Callback):
         seed: Seed of the draws; None derives it from the global seed of Lightning's ``seed_everything``, or from 0
             without one.
 
-    Warns if training ends before the step.
+    Warns if training begins after the step or ends before it.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -98,10 +98,11 @@ class Perturbation(Callback):
             raise ValueError(f"perturbation bit={self.bit} is not allowed: the weights have bits 0 to {bits - 1}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn if training ends before the step."""
+        """Warn if training begins after the step or ends before it."""
         last = trainer.estimated_stepping_batches
-        if self.kind != "none" and self.step >= last:
-            rank_zero_warn(f"perturbation step={self.step} is never reached: training ends after {last} steps.")
+        if self.kind != "none" and not self._done and not trainer.global_step <= self.step < last:
+            span = f"training goes from step {trainer.global_step} to {last}"
+            rank_zero_warn(f"perturbation step={self.step} is never reached: {span}.")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Make the change at the start of its step."""

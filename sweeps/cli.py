@@ -69,7 +69,7 @@ def _call(command: str, function: Callable[..., Any], args: list[str]) -> int:
     from inspect import getdoc, signature
     from textwrap import dedent
 
-    from symbreak.sweeps.errors import OneLineParser
+    from symbreak.sweeps.errors import OneLineParser, UsageError
 
     summary, _, rest = str(getdoc(function)).partition("\n")
     examples = rest.partition("Examples:\n")[2].partition("\nArgs:")[0]
@@ -83,8 +83,11 @@ def _call(command: str, function: Callable[..., Any], args: list[str]) -> int:
     if {"-h", "--help"} & set(args):
         print(_dashed(parser.format_help()) + (f"\nexamples:\n{dedent(examples)}" if examples else ""))
         return 0
-    options = parser.parse_args(_normalize(args, switches))
-    result = function(**options.as_dict())
+    options = parser.parse_args(_normalize(args, switches)).as_dict()
+    for name, given in options.items():
+        if given == "" or (name in lists and "" in map(str, given)):
+            raise UsageError(f"{name.upper() if name in lists else name}: the name is empty")
+    result = function(**options)
     if isinstance(result, int):
         return result
     for line in result if isinstance(result, list) else [result]:

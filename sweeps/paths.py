@@ -52,6 +52,8 @@ def config_file(name: str) -> Path:
     Raises:
         UsageError: If there is neither.
     """
+    if not name:
+        raise UsageError("config: the name is empty")
     path = shipped(name)
     known = shipped_configs()
     if path.exists() or name not in known:
@@ -66,9 +68,13 @@ def check_output(*paths: Path | None) -> None:
     """Check that files can be written, before the work whose results they receive; create nothing.
 
     Raises:
-        UsageError: If a path is a folder or a device, is write-protected, or its folder cannot be made or written to.
+        UsageError: If two paths are equal, or a path is a folder or a device, is write-protected, or its folder cannot
+            be made or written to.
     """
-    for path in (Path(each) for each in paths if each is not None):
+    given = [Path(each) for each in paths if each is not None]
+    if len({path.absolute() for path in given}) < len(given):
+        raise UsageError(f"{given[0]} is named for two files")
+    for path in given:
         try:
             if path.exists() and not path.is_file():
                 raise UsageError(

@@ -40,6 +40,14 @@ HEADER = """# Results
 Every number below is computed from the tables of a record (a folder beside this file) by the expressions in
 [`claims.yaml`](claims.yaml); `python -m symbreak.sweeps.record` rewrites this file. Means and standard deviations are
 over n seeds. Each record holds its runs, figures, versions and hardware.
+
+Terms: *asymmetry*: rms distance of a layer's channels from their mean, relative to their size; 0 while all carry the
+same bits. *Broken step*: first step at which two filters differ in a bit. *Escape step*: first measured step at which
+the asymmetry of some hidden layer reaches 0.1. *Initial noise* is relative to He's standard deviation; *equivalent*
+initial noise escapes at the same step. *Ulp*: unit in the last place; *rounding noise* multiplies each gradient by
+1 + u ulps, u uniform in [-1, 1] times its size. *Strict*: deterministic algorithms only. *ZerO*: weights of zeros and
+ones, with a Hadamard matrix where a layer widens; *partial identity*: without that matrix. *Averaging*: every output
+channel is the mean of all inputs. *Churn*: share of test images that two runs classify differently.
 """
 
 
@@ -99,7 +107,7 @@ def answer(claim: Mapping[str, Any], folder: Path) -> str | None:
         value = evaluate(numbers[name], record, name)
         if value == 0 and "zero" in numbers[name]:
             return str(numbers[name]["zero"])
-        return format(int(value) if form.endswith("d") else value, form) if math.isfinite(value) else "unknown"
+        return format(round(value) if form.endswith("d") else value, form) if math.isfinite(value) else "unknown"
 
     return " ".join(PLACE.sub(fill, claim["answer"]).split())
 

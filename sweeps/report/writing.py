@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+import plotly.io
 
 from symbreak.sweeps.audit import records
 from symbreak.sweeps.errors import UsageError
@@ -133,20 +134,23 @@ def watch(inputs: ReportInputs, output: Path, interval: float) -> None:
 def save_pictures(figures: list[Figure], folder: Path) -> list[Path]:
     """Write each figure as a PNG on white, with its legend below the plot."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for figure in figures:
-        path = folder / f"{figure.key}.png"
-        width = 1000 if figure.wide else 720
-        margin = figure.plot.to_plotly_json()["layout"]["margin"]
-        plot = go.Figure(figure.plot).update_layout(paper_bgcolor="white", font_color=INK, margin_t=50 + margin["t"])
-        plot.update_layout(title={"text": figure.title, "x": 0.02, "y": 0.98, "yanchor": "top"})
-        plot.update_xaxes(gridcolor="#e8ebef").update_yaxes(gridcolor="#e8ebef")
-        if rows := _legend_rows(plot, width - AXIS):
-            below = {"yref": "container", "y": 0, "yanchor": "bottom", "maxheight": 1, "tracegroupgap": 0}
-            plot.update_layout(height=figure.height + rows * ROW, margin_b=AXIS + rows * ROW, legend=below)
-        plot.write_image(path, width=width, scale=2)
-        paths.append(path)
+    paths = [folder / f"{figure.key}.png" for figure in figures]
+    widths: list[int | None] = [figure.width for figure in figures]
+    plots = [_picture(figure) for figure in figures]
+    heights: list[int | None] = [plot.to_plotly_json()["layout"]["height"] for plot in plots]
+    plotly.io.write_images(plots, paths, width=widths, height=heights, scale=2)  # in one browser
     return paths
+
+
+def _picture(figure: Figure) -> go.Figure:
+    top = 50 + figure.plot.to_plotly_json()["layout"]["margin"]["t"]
+    plot = go.Figure(figure.plot).update_layout(paper_bgcolor="white", font_color=INK, margin_t=top)
+    plot.update_layout(title={"text": figure.title, "x": 0.02, "y": 0.98, "yanchor": "top"})
+    plot.update_xaxes(gridcolor="#e8ebef").update_yaxes(gridcolor="#e8ebef")
+    if rows := _legend_rows(plot, figure.width - AXIS):
+        below = {"yref": "container", "y": 0, "yanchor": "bottom", "maxheight": 1, "tracegroupgap": 0}
+        plot.update_layout(height=figure.height + rows * ROW, margin_b=AXIS + rows * ROW, legend=below)
+    return plot
 
 
 def _legend_rows(plot: go.Figure, width: int) -> int:

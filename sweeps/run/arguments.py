@@ -59,7 +59,11 @@ def prepare(args: list[str]) -> list[str]:
 
 
 def checkpoint_in(words: list[str]) -> str | None:
-    """Return ckpt_path of a prepared command line, or of its configs; the last one counts, as in parsing."""
+    """Return ckpt_path of a prepared command line, or of its configs; the last one counts, as in parsing.
+
+    Raises:
+        UsageError: If it is empty.
+    """
     found = None
     for word, following in zip(words, [*words[1:], ""], strict=True):
         name, equals, value = word.partition("=")
@@ -69,7 +73,9 @@ def checkpoint_in(words: list[str]) -> str | None:
         elif name == "--config":
             config = parse_mapping(value, name) if _is_text(value) else read_mapping(Path(value))
             found = config.get("ckpt_path", found)
-    return None if found in (None, "", "null") else str(found)
+    if found == "":
+        raise UsageError("ckpt_path is empty: name a checkpoint")
+    return None if found in (None, "null") else str(found)
 
 
 def _check_section(key: str) -> None:

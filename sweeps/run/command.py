@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -99,14 +100,17 @@ class SymbreakCLI(ConfiguredCLI):
             self.origin.check_fit(self.changes, tree)
 
     def _replace_appended(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        """Let a callback or logger appended with ``+=`` replace those of its class that the checkpoint's run had."""
+        """Let callbacks and loggers appended with ``+=`` replace those of the checkpoint's run, class by class.
+
+        Where the run had more or fewer of a class than are appended, all are kept: none can be told to be meant.
+        """
         trainer = self.config[self.config.subcommand].trainer
         for name in ("callbacks", "logger"):
             kept, entries = before.get(name), trainer.get(name)
             if isinstance(kept, list) and isinstance(entries, list) and after[name][: len(kept)] == kept:
-                appended = entries[len(kept) :]
-                classes = {entry.class_path for entry in appended}
-                trainer[name] = [entry for entry in entries[: len(kept)] if entry.class_path not in classes] + appended
+                old, new = entries[: len(kept)], entries[len(kept) :]
+                earlier, now = (Counter(entry.class_path for entry in part) for part in (old, new))
+                trainer[name] = [entry for entry in old if earlier[entry.class_path] != now[entry.class_path]] + new
 
     def _parse_ckpt_path(self) -> None:
         """Skip Lightning's step, in which a checkpoint's hyperparameters replace explicit options."""

@@ -51,8 +51,13 @@ def _check_survival(point: Mapping[str, Any], resolved: Mapping[str, Any]) -> No
 def _is_same(given: Any, arrived: Any) -> bool:
     """Whether a value survived parsing, which adds defaults to entries that name a class."""
     if isinstance(given, list) and isinstance(arrived, list) and any(isinstance(entry, Mapping) for entry in arrived):
-        return len(given) == len(arrived)
+        return [_class(entry) for entry in given] == [_class(entry) for entry in arrived]
     return given == arrived
+
+
+def _class(entry: Any) -> str:
+    path = entry.get("class_path") if isinstance(entry, Mapping) else entry
+    return str(path).rpartition(".")[2]
 
 
 def _check_metric(metric: str, resolved: Mapping[str, Any]) -> None:

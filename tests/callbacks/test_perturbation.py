@@ -146,7 +146,7 @@ def test_what_the_network_has_not_is_refused_before_training(options, message):
 
 @pytest.mark.parametrize("length", [{"max_steps": 4}, {"max_steps": -1, "max_epochs": 1}])
 def test_a_step_that_training_does_not_reach_is_said_when_it_starts(length):
-    with pytest.warns(UserWarning, match="perturbation step=4 is never reached: training ends after 4 steps"):
+    with pytest.warns(UserWarning, match="perturbation step=4 is never reached: training goes from step 0 to 4"):
         train(Noting(), [Perturbation("bit", step=4)], **length)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "perturbation step")

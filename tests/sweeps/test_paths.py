@@ -90,6 +90,26 @@ def test_a_command_checks_its_output_before_its_work(command, tmp_path, monkeypa
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", ""],
+        ["record", ""],
+        ["inspect", ""],
+        ["compare", "a", ""],
+        ["fit", "--config="],
+        ["fit", "--ckpt_path="],
+        ["compare", "a", "b", "--output=x", "--json=x"],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_name_and_one_name_for_two_files_are_refused(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert ("named for two files" if "--json=x" in words else "empty") in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("command", ["audit", "trace"])
 def test_a_json_file_does_not_take_the_name_of_its_page(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

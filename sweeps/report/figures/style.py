@@ -44,6 +44,11 @@ class Figure:
     wide: bool = False
 
     @property
+    def width(self) -> int:
+        """Return the width of a picture in pixels."""
+        return 1000 if self.wide else 720
+
+    @property
     def height(self) -> int:
         """Return the height in pixels."""
         return int(self.plot.to_plotly_json()["layout"].get("height", 360))

@@ -103,6 +103,19 @@ def test_the_counts_and_the_machine_are_those_of_the_audit(audit):
     assert f"one {environment['cpu_capability']} CPU, torch {version}, {environment['threads']} threads" in README
 
 
+@pytest.mark.parametrize(("name", "expected"), [("xeon", "symmetric"), ("xeon_mkl_avx2", "asymmetric")])
+def test_the_verdicts_on_float64_are_those_of_the_audits_of_other_kernels(name, expected):
+    provenance, frame = read(RESULTS / f"audit_cpu_{name}.json")
+    environment = provenance["environment"]
+    frame = frame[frame["operation"].str.startswith(tuple(LAYERS)) & frame["precision"].eq("float64")]
+    assert verdict(frame) == expected
+    assert f"an {environment['cpu_capability']} Intel Xeon, torch {environment['torch'][:4]}, " in " ".join(
+        README.split()
+    )
+    assert "Xeon" in environment["device"]
+    assert environment["cpu_dispatch"] == (None if name == "xeon" else "MKL_ENABLE_INSTRUCTIONS=AVX2")
+
+
 def test_the_figures_of_the_engine_are_those_of_the_benchmarks(figures):
     text = " ".join(README.split())
     benchmarks = json.loads((RESULTS / "benchmarks_cpu" / "engine.json").read_text())["benchmarks"]

@@ -1,8 +1,9 @@
 import importlib.util
 import re
 import time
+from typing import Any
 
-import plotly.graph_objects as go
+import plotly.io
 import pytest
 from tests.sweeps.report.example_runs import config_of, write_run
 from tests.sweeps.report.recorded import recorded
@@ -68,8 +69,13 @@ def test_pictures_need_kaleido(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "rows"), [("world_size", 12), ("quickstart", 1)])
 def test_a_picture_has_room_for_its_legend(tmp_path, monkeypatch, name, rows):
-    drawn = {}
-    monkeypatch.setattr(go.Figure, "write_image", lambda plot, path, **size: drawn.update({path.stem: plot.layout}))
+    drawn: dict[str, Any] = {}
+
+    def write(plots, paths, height, **size):
+        drawn.update({path.stem: plot.layout for plot, path in zip(plots, paths, strict=True)})
+        assert height == [layout.height for layout in drawn.values()]
+
+    monkeypatch.setattr(plotly.io, "write_images", write)
     figures = {figure.key: figure for figure in choose(recorded(name))}
     module.save_pictures([figures["loss"], figures["steps-to-separation"]], tmp_path)
     added = drawn["loss"].height - figures["loss"].height

@@ -50,6 +50,15 @@ def test_callbacks_given_by_class_are_parameters(command):
     check_sweep({"trainer.callbacks": {"values": [[], *([one] for one in monitors)]}}, command)
 
 
+def test_a_list_of_other_classes_is_no_survival():
+    value = [{"class_path": "LearningRateMonitor"}]
+    check._check_survival(
+        {"trainer.callbacks": value}, {"trainer.callbacks": [{"class_path": "a.LearningRateMonitor"}]}
+    )
+    with pytest.raises(UsageError, match=r"trainer\.callbacks: .* arrives as"):
+        check._check_survival({"trainer.callbacks": value}, {"trainer.callbacks": [{"class_path": "a.Timer"}]})
+
+
 @pytest.mark.parametrize("name", ["train/loss", "test/accuracy", "symmetry/escape_step", "symmetry/broken_step/stem"])
 def test_logged_metric_is_accepted(name):
     check_sweep({"trainer.max_steps": {"value": 2}}, metric={"name": name})
