@@ -138,7 +138,8 @@ def save_pictures(figures: list[Figure], folder: Path) -> list[Path]:
     widths: list[int | None] = [figure.width for figure in figures]
     plots = [_picture(figure) for figure in figures]
     heights: list[int | None] = [plot.to_plotly_json()["layout"]["height"] for plot in plots]
-    plotly.io.write_images(plots, paths, width=widths, height=heights, scale=2)  # in one browser
+    files: list[str | Path] = [*paths]
+    plotly.io.write_images(plots, files, width=widths, height=heights, scale=2)  # in one browser
     return paths
 
 
