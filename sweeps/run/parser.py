@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from enum import Enum
 from functools import cache
 from typing import Any
 
+from jsonargparse import Namespace
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
@@ -59,9 +61,22 @@ DEFAULTS = {
 class Parser(OneLineParser, LightningArgumentParser):
     """LightningCLI's parser with errors in one line."""
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse a command line; defaults that are members of a string enumeration become text, as YAML needs it."""
+        return _without_enumerations(super().parse_args(*args, **kwargs))
+
     def valid_keys(self) -> tuple[str, ...]:
         """Return every dotted key of the default config."""
         return _valid_keys()
+
+
+def _without_enumerations(content: Any) -> Any:
+    if isinstance(content, Namespace):
+        for key, value in vars(content).items():
+            setattr(content, key, _without_enumerations(value))
+    elif isinstance(content, list):
+        return [_without_enumerations(each) for each in content]
+    return str(content.value) if isinstance(content, str) and isinstance(content, Enum) else content
 
 
 class ConfiguredCLI(LightningCLI):

@@ -51,15 +51,15 @@ def test_a_run_goes_on_with_the_settings_of_its_checkpoint(symbreak, trained, la
 
 def test_a_callback_appended_again_replaces_that_of_the_run(symbreak, tmp_path):
     words = [*SMALL, f"--run.dir={tmp_path / 'run'}"]
-    append, option = "--trainer.callbacks+=LearningRateMonitor", "--trainer.callbacks.logging_interval"
+    timer, option = "--trainer.callbacks+=Timer", "--trainer.callbacks.duration"  # its interval is an enumeration's
     pair = ["--trainer.callbacks+=LambdaCallback"] * 2
-    assert symbreak("fit", *words, *pair, append, f"{option}=epoch") == 0
+    assert symbreak("fit", *words, *pair, timer, f"{option}=00:01:00:00") == 0
     last = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
-    assert symbreak("fit", *words, last, pair[0], append, f"{option}=step", "--trainer.max_steps=6") == 0
+    assert symbreak("fit", *words, last, pair[0], timer, f"{option}=00:02:00:00", "--trainer.max_steps=6") == 0
     callbacks = config_of(tmp_path / "run")["trainer"]["callbacks"]
     names = [callback["class_path"].rpartition(".")[2] for callback in callbacks]
-    assert names == [*["LambdaCallback"] * 3, "LearningRateMonitor"]  # one of two cannot be told to be meant
-    assert callbacks[3]["init_args"]["logging_interval"] == "step"
+    assert names == [*["LambdaCallback"] * 3, "Timer"]  # one of two cannot be told to be meant
+    assert callbacks[3]["init_args"] == {"duration": "00:02:00:00", "interval": "step", "verbose": True}
 
 
 def test_a_run_in_a_new_folder_keeps_its_history_and_its_events(symbreak, trained, last, tmp_path):
