@@ -45,7 +45,8 @@ def read(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         frame = pd.DataFrame(rows, columns=columns)
         dict(provenance)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UsageError(f"{path}: no file of `symbreak audit` ({type(error).__name__}: {error})") from error
+        reason = f"it has no {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        raise UsageError(f"{path}: no file of `symbreak audit` ({reason})") from error
     if missing := [name for name in NEEDED if name not in frame]:
         raise UsageError(f"{path}: no file of `symbreak audit` (no column {', '.join(missing)})")
     return provenance, frame

@@ -69,6 +69,8 @@ def make_network(path: str, arguments: dict[str, Any]) -> nn.Module:
         UsageError: If the path cannot be imported or gives no network.
     """
     module, _, name = path.rpartition(".")
+    if not module:
+        raise UsageError(f"{path!r} is neither a file nor an import path, such as torchvision.models.resnet18")
     try:
         made = getattr(import_module(module), name)
         made = made if isinstance(made, nn.Module) else made(**arguments)

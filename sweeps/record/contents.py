@@ -85,9 +85,10 @@ def command_of(table: RunTable) -> str:
 def _command(folder: Path, meta: Mapping[str, Any]) -> str:
     sweep = read_json(folder / POINT).get("sweep")
     file = read_json(folder.parent / SWEEP).get("file")
-    if sweep and not file and shipped_sweep(str(sweep)).is_file():  # a record from before sweeps kept their file
+    if sweep and not file and shipped_sweep(str(sweep)).is_file():  # a sweep from before sweep.json named the file
         file = sweep
-    return command_line(["symbreak", "sweep", file]) if sweep and file else command_line(meta.get("command", "unknown"))
+    own = meta.get("command") or ["unknown"]
+    return command_line(["symbreak", "sweep", file] if sweep and file else own)
 
 
 def provenance_of(table: RunTable, command: str, seconds: pd.Series) -> dict[str, Any]:

@@ -114,6 +114,7 @@ def test_a_file_that_is_no_checkpoint_gives_one_line(tmp_path, content, capsys):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
+        ("nowhere", "neither a file nor an import path, such as torchvision.models.resnet18"),
         ("no/such.ckpt", "neither a file nor an import path"),
         ("torchvision.models.resnet19", "neither a file nor an import path"),
         ("torch.nn.Linear", "give what it needs in --arguments"),
