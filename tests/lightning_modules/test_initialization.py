@@ -138,8 +138,8 @@ def test_noise_of_scale_zero_changes_nothing(mode):
 @pytest.mark.parametrize(
     ("scale", "mode", "message"),
     [
-        (-0.1, "additive", "at least 0"),
-        (math.nan, "additive", "at least 0"),
+        (-0.1, "additive", "between 0 and"),
+        (math.nan, "additive", "between 0 and"),
         (1.1, "interpolate", "between 0 and 1"),
         (0.1, "mixed", "'additive', 'interpolate'"),
     ],

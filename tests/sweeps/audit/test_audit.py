@@ -1,5 +1,8 @@
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from symbreak.sweeps.audit.comparison import bits, compare, repeat, ulps
 from symbreak.sweeps.audit.evaluation import evaluate, group_cases
 from symbreak.sweeps.audit.operations import OPERATIONS, Inputs
 from symbreak.sweeps.audit.processes import run_ranks
+from symbreak.sweeps.audit.records import read
 from symbreak.sweeps.audit.reduction import REDUCTIONS, cases, reduce_and_judge, ring_all_reduce
 from symbreak.sweeps.audit.rendering import summarise, write_html
 from symbreak.sweeps.errors import UsageError
@@ -24,16 +28,29 @@ def findings(operation, precision, shapes):
     return evaluate("cpu", "strict", 2, group)
 
 
+@pytest.fixture(scope="module")
+def avx2_cases(tmp_path_factory):
+    """Audit float64 convolutions with MKL's kernels for AVX2, which every CPU with a larger set of instructions has."""
+    output = tmp_path_factory.mktemp("audit") / "audit.json"
+    options = ["--operations=[conv3x3_forward, conv3x3_input_grad, conv3x3_filter_grad]", "--precisions=[float64]"]
+    options += ["--shapes=[4x17x8x8, 4x67x8x8, 4x37x7x7]", "--modes=[strict]", f"--output={output}"]
+    environment = os.environ | {"MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+    subprocess.run([sys.executable, "-m", "symbreak.sweeps.cli", "audit", *options], env=environment, check=True)
+    return read(output)
+
+
 @pytest.mark.parametrize("operation", ["conv3x3_forward", "conv3x3_input_grad", "conv3x3_filter_grad"])
-def test_float64_convolutions_break_symmetry_and_repeat_exactly(operation):
+def test_float64_convolutions_break_symmetry_and_repeat_exactly(avx2_cases, operation):
     """Channel counts that fill no vector: some filters go through another kernel, every time the same ones."""
-    found = findings(operation, "float64", ["4x17x8x8", "4x67x8x8", "4x37x7x7"])
-    assert all(finding.repeatable for finding in found)
-    assert any(not finding.symmetric for finding in found)
-    for finding in found:
-        assert (finding.distinct or 0) < (finding.channels or 0)
-        assert (finding.asymmetry_ulps != 0) is not finding.symmetric
-        assert (finding.asymmetry_ulps or 0) < 100
+    provenance, frame = avx2_cases
+    assert provenance["environment"]["cpu_dispatch"] == "MKL_ENABLE_INSTRUCTIONS=AVX2"
+    found = frame[frame["operation"] == operation]
+    assert len(found) == 6
+    assert found["repeatable"].eq(True).all()
+    assert found["symmetric"].eq(False).any()
+    assert (found["distinct"] < found["channels"]).all()
+    assert (found["asymmetry_ulps"].ne(0) == found["symmetric"].eq(False)).all()
+    assert (found["asymmetry_ulps"] < 100).all()
 
 
 @pytest.mark.parametrize("operation", ["relu_forward", "max_pool_forward", "dropout_off_input_grad", "adamw_forloop"])
