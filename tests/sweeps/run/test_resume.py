@@ -51,7 +51,8 @@ def test_a_run_goes_on_with_the_settings_of_its_checkpoint(symbreak, trained, la
 
 def test_a_callback_appended_again_replaces_that_of_the_run(symbreak, tmp_path):
     words = [*SMALL, f"--run.dir={tmp_path / 'run'}"]
-    timer, option = "--trainer.callbacks+=Timer", "--trainer.callbacks.duration"  # its interval is an enumeration's
+    timer = "--trainer.callbacks+=pytorch_lightning.callbacks.Timer"  # its default interval is an enumeration's member
+    option = "--trainer.callbacks.duration"
     pair = ["--trainer.callbacks+=LambdaCallback"] * 2
     assert symbreak("fit", *words, *pair, timer, f"{option}=00:01:00:00") == 0
     last = f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
